@@ -1,0 +1,1 @@
+"""From files on disk to batches of keypoints and slices: cases, phantom, store, splits, pairs."""

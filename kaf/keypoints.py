@@ -1,0 +1,166 @@
+"""Keypoints: detectors, de-duplication, the K strongest, padding (chapter 1).
+
+A detector is any callable that maps one 8-bit image ``(H, W)`` to a :class:`Keypoints` without
+batch dimension. ``prepare`` turns what it found into exactly ``K`` padded entries.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Keypoints(NamedTuple):
+    """A padded set of keypoints; every field has the same leading dimensions ``(...)``.
+
+    ``xy``          ``(..., K, 2)`` float32, pixels ``(x, y)``, pixel centres at integers.
+    ``scale``       ``(..., K)`` float32, diameter of the described neighbourhood in pixels.
+    ``score``       ``(..., K)`` float32, strength of the detector's response, larger is stronger.
+    ``descriptor``  ``(..., K, D)`` uint8, ``D = 128`` for SIFT, ``D = 0`` where there is none.
+    ``valid``       ``(..., K)`` bool, False for padding. Padded entries are zero in every field.
+    """
+
+    xy: Tensor
+    scale: Tensor
+    score: Tensor
+    descriptor: Tensor
+    valid: Tensor
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Keypoints":
+        """The same keypoints on ``device``."""
+        return Keypoints(*(field.to(device, non_blocking=non_blocking) for field in self))
+
+    def select(self, index: Tensor | slice | int) -> "Keypoints":
+        """Index the first dimension: the points of a set, or the images of a batch."""
+        return Keypoints(*(field[index] for field in self))
+
+    def moved(self, xy: Tensor, inside: Tensor) -> "Keypoints":
+        """The same keypoints at new places ``xy``; those not ``inside`` become padding."""
+        valid = self.valid & inside
+        fields = (xy, self.scale, self.score, self.descriptor)
+        zeroed = [f * (valid if f.dim() == valid.dim() else valid.unsqueeze(-1)) for f in fields]
+        return Keypoints(*zeroed, valid)
+
+
+Detector = Callable[[np.ndarray], Keypoints]
+
+
+def from_arrays(xy: np.ndarray, scale=None, score=None, descriptor=None) -> Keypoints:
+    """Keypoints without batch dimension, all valid, from arrays of ``N`` entries.
+
+    Missing scales and scores become 1, a missing descriptor has length 0.
+    """
+    n = len(xy)
+    ones = np.ones(n, np.float32)
+    descriptor = np.zeros((n, 0), np.uint8) if descriptor is None else descriptor
+    return Keypoints(
+        torch.as_tensor(np.asarray(xy, np.float32).reshape(n, 2)),
+        torch.as_tensor(np.asarray(ones if scale is None else scale, np.float32)),
+        torch.as_tensor(np.asarray(ones if score is None else score, np.float32)),
+        torch.as_tensor(np.ascontiguousarray(descriptor)),
+        torch.ones(n, dtype=torch.bool),
+    )
+
+
+def detect_sift(image: np.ndarray, contrast: float = 0.04, edge: float = 10.0) -> Keypoints:
+    """SIFT keypoints of an 8-bit image ``(H, W)``, all of them, strongest first (Lowe 2004).
+
+    ``contrast`` and ``edge`` are the two rejection thresholds of the method at OpenCV's scale. A flat
+    image has none. Raises ``TypeError`` for an image that is not 2-D uint8.
+    """
+    _check_image(image)
+    sift = cv2.SIFT_create(contrastThreshold=contrast, edgeThreshold=edge)
+    points, descriptor = sift.detectAndCompute(image, None)
+    if not points:
+        return from_arrays(np.zeros((0, 2)), descriptor=np.zeros((0, 128), np.uint8))
+    score = np.array([p.response for p in points], np.float32)
+    order = np.argsort(-score, kind="stable")
+    return from_arrays(
+        np.array([p.pt for p in points], np.float32)[order],
+        np.array([p.size for p in points], np.float32)[order],
+        score[order],
+        descriptor.astype(np.uint8)[order],  # OpenCV's SIFT descriptors are whole numbers 0..255
+    )
+
+
+def detect_grid(image: np.ndarray, step: float = 12.0) -> Keypoints:
+    """A regular grid every ``step`` pixels, centred: a control that ignores the image content."""
+    _check_image(image)
+    axes = []
+    for length in (image.shape[1], image.shape[0]):
+        count = max(1, int(length // step))
+        axes.append((np.arange(count) - (count - 1) / 2) * step + (length - 1) / 2)
+    x, y = np.meshgrid(*axes)
+    return from_arrays(np.stack([x.ravel(), y.ravel()], 1))
+
+
+def detect_random(image: np.ndarray, count: int = 300, seed: int = 0) -> Keypoints:
+    """``count`` uniformly random points: a control without structure. Same seed, same points."""
+    _check_image(image)
+    rng = np.random.default_rng(seed)
+    return from_arrays(rng.uniform(0, 1, (count, 2)) * (image.shape[1] - 1, image.shape[0] - 1))
+
+
+DETECTORS: dict[str, Detector] = {"sift": detect_sift, "grid": detect_grid, "random": detect_random}
+
+
+def get_detector(detector: str | Detector) -> Detector:
+    """A detector by name (``sift``, ``grid``, ``random``), or the callable itself.
+
+    Raises ``ValueError`` for an unknown name.
+    """
+    if callable(detector):
+        return detector
+    if detector not in DETECTORS:
+        raise ValueError(f"unknown detector {detector!r}; choose one of {sorted(DETECTORS)} or pass a callable")
+    return DETECTORS[detector]
+
+
+def deduplicate(points: Keypoints) -> Keypoints:
+    """Keep the strongest of the keypoints that share a pixel.
+
+    SIFT reports one keypoint per dominant orientation, so about one in six repeats a place. Do this
+    before taking the K strongest, or copies crowd out other structures. Order is kept.
+    """
+    cells = torch.floor(points.xy + 0.5).long().numpy()
+    order = np.lexsort((np.arange(len(cells)), -points.score.numpy()))
+    _, first = np.unique(cells[order], axis=0, return_index=True)
+    return points.select(torch.from_numpy(np.sort(order[first])))
+
+
+def top_k(points: Keypoints, k: int) -> Keypoints:
+    """The ``k`` strongest by score, strongest first; ties keep their order."""
+    order = torch.argsort(points.score, descending=True, stable=True)
+    return points.select(order[:k])
+
+
+def inside(xy: Tensor, height: int, width: int) -> Tensor:
+    """Which points ``(..., 2)`` lie on the pixels of an image: bool ``(...)``."""
+    x, y = xy.unbind(-1)
+    return (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
+
+
+def pad(points: Keypoints, k: int) -> Keypoints:
+    """Fill up to ``k`` entries with invalid ones. Raises ``ValueError`` if there are more than ``k``."""
+    n = points.valid.shape[0]
+    if n > k:
+        raise ValueError(f"cannot pad {n} keypoints to {k}; take the strongest with top_k first")
+    return Keypoints(*(torch.cat([f, f.new_zeros((k - n, *f.shape[1:]))]) for f in points))
+
+
+def prepare(points: Keypoints, k: int) -> Keypoints:
+    """De-duplicate, keep the ``k`` strongest, pad to exactly ``k``."""
+    return pad(top_k(deduplicate(points), k), k)
+
+
+def collate(points: Sequence[Keypoints]) -> Keypoints:
+    """Stack padded sets of equal ``K`` into a batch with leading dimension ``B``."""
+    return Keypoints(*(torch.stack(fields) for fields in zip(*points, strict=True)))
+
+
+def _check_image(image: np.ndarray) -> None:
+    if image.ndim != 2 or image.dtype != np.uint8:
+        raise TypeError(f"a detector takes an 8-bit image (H, W), got {image.dtype} of shape {image.shape}")
