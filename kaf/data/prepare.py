@@ -1,0 +1,216 @@
+"""From the files of a data set to a store: resample, clip, count, find keypoints, once (chapter 0)."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import lru_cache
+from itertools import groupby
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from kaf.data.cases import Case, Volume, find_cases, get_layout, read_volume
+from kaf.data.grid import resample, resample_labels, resampled_shape
+from kaf.data.store import VERSION, Store, StoreSettings, VolumeRecord, file_digest, read_manifest
+from kaf.keypoints import deduplicate, get_detector
+
+
+def prepare(
+    dataset: str,
+    root: str | Path,
+    out: str | Path,
+    settings: StoreSettings | None = None,
+    workers: int = 2,
+    progress: bool = True,
+) -> Store:
+    """Prepare the data set in ``root`` into the store ``out`` and open it.
+
+    Continues where a killed run stopped and adds volumes that are new in ``root``; a second process
+    waits for the first. ``workers`` processes share the patients; with 1 everything happens in this one.
+
+    Raises ``ValueError`` if ``out`` was made with other settings, holds volumes that ``root`` has not,
+    or if a file changed since; it never reuses such a store. See ``read_volume`` for bad files.
+    """
+    settings, root, out = settings or StoreSettings.usual(dataset), Path(root), Path(out)
+    if settings.dataset != dataset:
+        raise ValueError(f"the settings are for {settings.dataset!r}, not for {dataset!r}")
+    cases = find_cases(dataset, root)
+    with _exclusive(out):
+        _begin(out, settings)
+        done = _finished(out, cases, root)
+        missing = [case for case in cases if case.id not in done]
+        if missing:
+            _write_manifest(out, settings, [], complete=False)
+            done |= _run(missing, root, out, settings, workers, progress)
+        _write_manifest(out, settings, [done[case.id] for case in cases], complete=True)
+    return Store.open(out, settings)
+
+
+def _run(cases: list[Case], root, out, settings, workers, progress) -> dict[str, VolumeRecord]:
+    patients = [list(group) for _, group in groupby(cases, key=lambda case: case.patient)]
+    done = {}
+    with tqdm(total=len(cases), unit="volume", desc="prepare", disable=not progress) as bar:
+        for records in _map(patients, root, out, settings, min(workers, len(patients))):
+            done |= {record.id: record for record in records}
+            bar.update(len(records))
+    return done
+
+
+def _map(patients, root, out, settings, workers) -> Iterator[list[VolumeRecord]]:
+    if workers <= 1:
+        yield from (prepare_patient(cases, root, out, settings) for cases in patients)
+        return
+    # Fresh processes: forking a process that already runs threads of torch and OpenCV can hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
+        jobs = [pool.submit(prepare_patient, cases, root, out, settings) for cases in patients]
+        try:
+            yield from (job.result() for job in as_completed(jobs))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # the first error ends the run, finished volumes stay
+            raise
+
+
+def _start_worker() -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()  # a killed parent would leave its workers waiting forever
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+def prepare_patient(cases: list[Case], root: Path, out: Path, settings: StoreSettings) -> list[VolumeRecord]:
+    """Write the volumes of one patient; each appears in the store whole or not at all."""
+    return [_write_volume(case, root, out, settings) for case in cases]
+
+
+def _write_volume(case: Case, root: Path, out: Path, settings: StoreSettings) -> VolumeRecord:
+    volume = read_volume(case)
+    arrays, counts = prepare_volume(volume, settings)
+    temporary = Path(tempfile.mkdtemp(prefix=".", dir=out / "volumes"))
+    checksums = {}
+    for name, array in arrays.items():
+        np.save(temporary / name, array)
+        checksums[name] = file_digest(temporary / name)
+    sources = {file.relative_to(root).as_posix(): file for file in (case.image, case.label) if file}
+    checksums |= {name: _source_digest(file, file.stat().st_mtime_ns) for name, file in sources.items()}
+    image, std = arrays["image.npy"], float(arrays["image.npy"].std())
+    native = volume.image.shape
+    spacing = tuple((np.array(volume.spacing_mm) * native / image.shape).tolist())  # same field of view
+    record = VolumeRecord(
+        case.id, case.patient, case.frame, case.group, volume.label is not None,
+        image.shape, native, spacing, volume.spacing_mm,
+        float(image.mean()), std if std > 0 else 1.0, volume.orientation,
+        case.image.relative_to(root).as_posix(), counts,
+        {name: file.stat().st_size for name, file in sources.items()}, checksums,
+    )  # fmt: skip
+    (temporary / "record.json").write_text(json.dumps(asdict(record)))
+    temporary.chmod(0o755)  # mkdtemp makes it private
+    temporary.rename(out / "volumes" / case.id)
+    return record
+
+
+def prepare_volume(volume: Volume, settings: StoreSettings) -> tuple[dict[str, np.ndarray], tuple[int, ...]]:
+    """The arrays of a volume by file name, and the number of keypoints in each slice."""
+    shape = volume.image.shape[1:]
+    if settings.spacing_mm is not None:
+        shape = resampled_shape(shape, volume.spacing_mm[1:], settings.spacing_mm)
+    image = to_8bit(volume.image, settings.clip, shape)
+    arrays = {"image.npy": image}
+    if volume.label is not None:
+        arrays["label.npy"] = resample_labels(volume.label, shape)
+        if shape != volume.label.shape[1:]:
+            arrays["truth.npy"] = volume.label
+    arrays["keypoints.npy"], counts = find_keypoints(image, settings.detector)
+    return arrays, counts
+
+
+def to_8bit(image: np.ndarray, clip: tuple[float, float], shape: tuple[int, int]) -> np.ndarray:
+    """Scale ``(S, H, W)`` between two percentiles of the volume to 0..255 and resample it to ``shape``.
+
+    Clipping comes first, so that single bright voxels do not bleed into their neighbours. A flat
+    volume becomes 0.
+    """
+    low, high = np.percentile(image, clip)
+    scaled = np.clip((image - low) / max(high - low, np.finfo(np.float32).tiny), 0, 1)
+    return np.rint(255 * resample(scaled, shape)).astype(np.uint8)
+
+
+def find_keypoints(image: np.ndarray, detector: str) -> tuple[np.ndarray, tuple[int, ...]]:
+    """De-duplicated keypoints of every slice of ``(S, H, W)`` as one table, and their number per slice."""
+    found = [deduplicate(get_detector(detector)(np.ascontiguousarray(slice_))) for slice_ in image]
+    length = found[0].descriptor.shape[-1:]
+    columns = [("xy", "f4", 2), ("scale", "f4"), ("score", "f4"), ("descriptor", "u1", length)]
+    table = np.zeros(sum(len(points.valid) for points in found), columns)
+    for name in table.dtype.names:
+        table[name] = torch.cat([getattr(points, name) for points in found]).numpy()
+    return table, tuple(len(points.valid) for points in found)
+
+
+@contextmanager
+def _exclusive(out: Path) -> Iterator[None]:
+    """Let one process at a time write to ``out``; a kill releases it. Without effect on Windows."""
+    (out / "volumes").mkdir(parents=True, exist_ok=True)
+    with open(out / ".lock", "w") as lock:
+        if os.name == "posix":
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _begin(out: Path, settings: StoreSettings) -> None:
+    """Begin a store, or check one already begun and clear what a killed run left half-written."""
+    if (out / "manifest.json").exists():
+        read_manifest(out, settings)
+    elif any((out / "volumes").iterdir()):
+        raise ValueError(f"{out} is no store: it holds volumes but no manifest.json; choose another folder")
+    else:
+        _write_manifest(out, settings, [], complete=False)
+    for leftover in (out / "volumes").glob(".*"):
+        shutil.rmtree(leftover)
+
+
+def _finished(out: Path, cases: list[Case], root: Path) -> dict[str, VolumeRecord]:
+    """Records of the volumes already in the store, which must be those of ``cases``."""
+    wanted, done = {case.id: case for case in cases}, {}
+    for file in sorted((out / "volumes").glob("*/record.json")):
+        record = VolumeRecord.from_json(json.loads(file.read_text()))
+        case = wanted.get(record.id)
+        if case is None:
+            raise ValueError(f"the store {out} holds {record.id}, but {root} does not; choose another folder")
+        sizes = {f.relative_to(root).as_posix(): f.stat().st_size for f in (case.image, case.label) if f}
+        labels = (record.patient, record.frame, record.group)
+        if sizes != record.source_bytes or labels != (case.patient, case.frame, case.group):
+            raise ValueError(f"{record.id} in {root} changed since {out} was made; choose another folder")
+        done[record.id] = record
+    return done
+
+
+def _write_manifest(out: Path, settings: StoreSettings, records: list[VolumeRecord], complete: bool) -> None:
+    manifest = {
+        "version": VERSION,
+        "settings": asdict(settings),
+        "digest": settings.digest,
+        "structures": get_layout(settings.dataset).structures,
+        "complete": complete,
+        "volumes": [asdict(record) for record in records],
+    }
+    temporary = out / "manifest.json.partial"
+    temporary.write_text(json.dumps(manifest, indent=1))
+    os.replace(temporary, out / "manifest.json")
+
+
+@lru_cache(maxsize=1)
+def _source_digest(path: Path, _modified: int) -> str:
+    """sha256 of a source file, once for all frames of a cine file."""
+    return file_digest(path)

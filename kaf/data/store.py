@@ -1,0 +1,233 @@
+"""The store: a data set prepared once, memory-mapped ever after (chapter 0).
+
+A folder with ``manifest.json`` and, per volume, ``volumes/<id>/`` with ``image.npy`` (8 bit),
+``label.npy`` (store grid), ``truth.npy`` (native grid, only where the grids differ) and ``keypoints.npy``.
+Write one with :func:`kaf.data.prepare.prepare`.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kaf.data.cases import get_layout
+from kaf.data.grid import crop, crop_keypoints, uncrop  # noqa: F401  part of this module's interface
+from kaf.keypoints import DETECTORS, Keypoints, pad, top_k
+
+VERSION = 1  # of the files of a store; raise it whenever prepare would write other content
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """Everything that decides what a store holds; two stores agree if and only if these do."""
+
+    dataset: str  # a name in kaf.data.cases.LAYOUTS
+    spacing_mm: float | None = None  # in-plane spacing of the store, None: as in the files
+    clip: tuple[float, float] = (1.0, 99.0)  # percentiles of the volume that become 0 and 255
+    detector: str = "sift"  # a name in kaf.keypoints.DETECTORS
+
+    def __post_init__(self):
+        get_layout(self.dataset)
+        object.__setattr__(self, "clip", tuple(float(c) for c in self.clip))
+        if self.spacing_mm is not None and not self.spacing_mm > 0:
+            raise ValueError(f"spacing_mm must be positive or None, got {self.spacing_mm}")
+        if not (len(self.clip) == 2 and 0 <= self.clip[0] < self.clip[1] <= 100):
+            raise ValueError(f"clip must be two rising percentiles between 0 and 100, got {self.clip}")
+        if self.detector not in DETECTORS:
+            raise ValueError(f"unknown detector {self.detector!r}; choose one of {sorted(DETECTORS)}")
+
+    @classmethod
+    def usual(cls, dataset: str, **changes) -> "StoreSettings":
+        """The settings usual for a data set (ACDC: 1.25 mm; CHD-68: native), with ``changes``."""
+        return cls(**{"dataset": dataset, "spacing_mm": get_layout(dataset).spacing_mm, **changes})
+
+    @property
+    def digest(self) -> str:
+        """Fingerprint of the settings and of the version of the file format."""
+        text = json.dumps({"version": VERSION, **asdict(self)}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class VolumeRecord:
+    """What the manifest says about one volume."""
+
+    id: str
+    patient: str
+    frame: str
+    group: str
+    labelled: bool
+    shape: tuple[int, int, int]  # (S, H, W) in the store
+    native_shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]  # (slice, row, col) in the store, exact for its shape
+    native_spacing_mm: tuple[float, float, float]
+    mean: float  # of the 8-bit volume in the store
+    std: float  # of the same; 1 for a flat volume, so that dividing by it is safe
+    orientation: str  # where the axes i, j, k of the file point to, such as "RAS"
+    source: str  # image file, relative to the root of the data set
+    keypoints: tuple[int, ...]  # number of keypoints in each slice
+    source_bytes: dict[str, int]  # size of each file read
+    checksums: dict[str, str]  # sha256 of each file read and each file written
+
+    @classmethod
+    def from_json(cls, entry: dict) -> "VolumeRecord":
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
+
+
+class SliceSample(NamedTuple):
+    """One slice, centre-cropped or zero-padded to ``size``; the network sees ``(image - mean) / std``."""
+
+    image: Tensor  # (size, size) uint8
+    label: Tensor  # (size, size) int64, (0, 0) for an unlabelled volume
+    keypoints: Keypoints  # the K strongest inside the crop, padded
+    mean: float
+    std: float
+    position: float  # slice index / number of slices
+    volume: int
+    slice: int
+
+
+class Store:
+    """A prepared data set. Open it with :meth:`Store.open`; volumes are numbered, sorted by id."""
+
+    def __init__(self, path: Path, manifest: dict):
+        self.path = path
+        self.settings = StoreSettings(**manifest["settings"])
+        self.structures = {int(value): name for value, name in manifest["structures"].items()}
+        self.volumes = tuple(VolumeRecord.from_json(entry) for entry in manifest["volumes"])
+        self.patients = dict(sorted((v.patient, v.group) for v in self.volumes))
+        self._first = [np.concatenate([[0], np.cumsum(v.keypoints)]) for v in self.volumes]
+
+    @classmethod
+    def open(cls, path: str | Path, settings: StoreSettings | None = None) -> "Store":
+        """Open a finished store; with ``settings``, only one that was made with them.
+
+        Raises ``FileNotFoundError`` if there is none; ``ValueError`` if it is unfinished, of another
+        format version, or made with other settings.
+        """
+        path = Path(path)
+        manifest = read_manifest(path, settings)
+        if not manifest["complete"]:
+            raise ValueError(f"the store {path} is unfinished; run prepare again, it continues")
+        return cls(path, manifest)
+
+    def __reduce__(self):
+        return Store.open, (self.path,)  # memory maps stay out of what goes to worker processes
+
+    def __repr__(self) -> str:
+        labelled = sum(v.labelled for v in self.volumes)
+        return (
+            f"Store({self.settings.dataset}: {len(self.patients)} patients, {len(self.volumes)} volumes, "
+            f"{labelled} labelled, {sum(v.shape[0] for v in self.volumes)} slices)"
+        )
+
+    def image(self, v: int) -> np.ndarray:
+        """Volume ``v`` as 8-bit memory map ``(S, H, W)``."""
+        return self._array(v, "image")
+
+    def label(self, v: int) -> np.ndarray:
+        """Labels of volume ``v`` in the grid of the store: uint8 ``(S, H, W)``."""
+        self._check_labelled(v)
+        return self._array(v, "label")
+
+    def truth(self, v: int) -> np.ndarray:
+        """Labels of volume ``v`` in the grid of its file: what predictions are scored against."""
+        self._check_labelled(v)
+        return self._array(v, "truth" if "truth.npy" in self.volumes[v].checksums else "label")
+
+    def keypoints(self, v: int, s: int) -> Keypoints:
+        """All keypoints of slice ``s`` of volume ``v``, in pixels of the store; no batch dimension."""
+        first, last = self._first[v][s], self._first[v][s + 1]
+        table = np.array(self._array(v, "keypoints")[first:last])  # a copy: the map is read-only
+        columns = (torch.from_numpy(np.ascontiguousarray(table[name])) for name in table.dtype.names)
+        return Keypoints(*columns, torch.ones(len(table), dtype=torch.bool))
+
+    def select(
+        self,
+        patients: Collection[str] | None = None,
+        frames: Collection[str] | None = None,
+        labelled: bool | None = None,
+    ) -> list[int]:
+        """Numbers of the volumes that meet all conditions. Raises ``ValueError`` for an unknown patient."""
+        unknown = sorted(set(patients or ()) - set(self.patients))
+        if unknown:
+            raise ValueError(f"the store {self.path} has no patient {', '.join(unknown)}")
+        return [
+            number
+            for number, v in enumerate(self.volumes)
+            if (patients is None or v.patient in patients)
+            and (frames is None or v.frame in frames)
+            and (labelled is None or v.labelled == labelled)
+        ]
+
+    def sample(self, v: int, s: int, size: int, k: int) -> SliceSample:
+        """Slice ``s`` of volume ``v`` cropped to ``size`` with its ``k`` strongest keypoints there."""
+        record = self.volumes[v]
+        image = torch.from_numpy(crop(self.image(v)[s], size))
+        label = torch.empty((0, 0), dtype=torch.int64)
+        if record.labelled:
+            label = torch.from_numpy(crop(self.label(v)[s], size)).long()
+        points = crop_keypoints(self.keypoints(v, s), record.shape[1:], size)
+        points = pad(top_k(points, k), k)
+        return SliceSample(image, label, points, record.mean, record.std, s / record.shape[0], v, s)
+
+    def verify(self) -> None:
+        """Read every array and compare its checksum. Raises ``ValueError`` for the first that differs."""
+        for v in self.volumes:
+            for name in (n for n in v.checksums if n.endswith(".npy")):
+                file = self.path / "volumes" / v.id / name
+                if not file.is_file() or file_digest(file) != v.checksums[name]:
+                    raise ValueError(f"{file} is damaged; delete its folder and run prepare again")
+
+    def _array(self, v: int, name: str) -> np.ndarray:
+        record = self.volumes[v]
+        file = self.path / "volumes" / record.id / f"{name}.npy"
+        return _open_array(str(file), record.checksums[f"{name}.npy"])
+
+    def _check_labelled(self, v: int) -> None:
+        if not self.volumes[v].labelled:
+            raise ValueError(f"volume {self.volumes[v].id} has no labels; choose with select(labelled=True)")
+
+
+def read_manifest(path: Path, settings: StoreSettings | None = None) -> dict:
+    """The manifest of a store, checked against this version and, if given, against ``settings``."""
+    file = path / "manifest.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{path} is no store, it has no manifest.json; kaf.data.prepare makes one")
+    manifest = json.loads(file.read_text())
+    if manifest["version"] != VERSION:
+        found = manifest["version"]
+        raise ValueError(f"the store {path} has format version {found}, not {VERSION}; prepare it anew")
+    if settings is not None and manifest["digest"] != settings.digest:
+        theirs, ours = asdict(StoreSettings(**manifest["settings"])), asdict(settings)
+        differences = ", ".join(f"{n} {theirs[n]!r}, not {ours[n]!r}" for n in ours if ours[n] != theirs[n])
+        raise ValueError(f"store {path} was made with other settings ({differences}); choose another folder")
+    return manifest
+
+
+def _open_files() -> int:
+    """How many memory maps may stay open, as each holds a file handle: half of what a process may have."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 256
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 1024 if limit < 0 else min(1024, max(16, limit // 2))
+
+
+@lru_cache(maxsize=_open_files())
+def _open_array(file: str, _checksum: str) -> np.ndarray:
+    return np.load(file, mmap_mode="r")  # the checksum in the key tells a remade store from the old one
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
