@@ -17,7 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def contrast(features: Tensor, positives: Tensor, temperature: float = 0.1, valid: Tensor | None = None) -> Tensor:
+def contrast(
+    features: Tensor, positives: Tensor, temperature: float = 0.1, valid: Tensor | None = None
+) -> Tensor:
     """Mean over anchors of the mean over their positives of ``-log softmax(cosine / temperature)``.
 
     ``features`` ``(N, D)`` of any length; ``positives`` ``(N, N)`` bool, its diagonal is not looked at;
@@ -41,7 +43,7 @@ def contrast(features: Tensor, positives: Tensor, temperature: float = 0.1, vali
     with torch.autocast(features.device.type, enabled=False):
         unit = F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=1)
         logits = unit @ unit.T / temperature
-        logits = logits.masked_fill(~others, torch.finfo(logits.dtype).min)  # finite: a row may have no others
+        logits = logits.masked_fill(~others, torch.finfo(logits.dtype).min)  # finite: a row may be empty
         log_probability = torch.log_softmax(logits, dim=1).masked_fill(~positives, 0.0)
     count = positives.sum(1)
     per_anchor = -log_probability.sum(1) / count.clamp(min=1)

@@ -56,7 +56,8 @@ def test_agrees_with_pytorch_metric_learning(seed):
     close = (per_view[:, None] - per_view[None]).abs() < 0.2
     anchors = close & ~torch.eye(12, dtype=torch.bool)
     pairs = (*torch.where(anchors), *torch.where(~close))
-    torch.testing.assert_close(positional_contrast(features, position, 0.2), oracle(flat, indices_tuple=pairs))
+    expected = oracle(flat, indices_tuple=pairs)
+    torch.testing.assert_close(positional_contrast(features, position, 0.2), expected)
 
 
 def test_masks():
