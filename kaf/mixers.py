@@ -1,0 +1,169 @@
+"""What may mix keypoints: modules that map tokens ``(B, K, d)`` to tokens ``(B, K, d)`` (chapter 2).
+
+Every mixer takes ``valid (B, K)``: padded tokens are never attended to and never counted in a
+normalisation, so the result for one image depends on neither its padding nor its batch mates.
+"""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class MaskedBatchNorm(nn.BatchNorm1d):
+    """Batch normalisation of tokens ``(B, K, C)`` over the valid ones only.
+
+    The statistics are weighted sums instead of a selection ``tokens[valid]``, which would make a GPU
+    wait to learn how many there are.
+    """
+
+    def forward(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        if not self.training:
+            mean, var = self.running_mean, self.running_var
+        else:
+            weight = valid.unsqueeze(-1).to(torch.float32)
+            count = weight.sum().clamp(min=1)
+            values = tokens.float()
+            mean = (values * weight).sum((0, 1)) / count
+            var = ((values - mean).square() * weight).sum((0, 1)) / count
+            self._track(mean.detach(), var.detach(), count)
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        return (tokens * scale + (self.bias - mean * scale)).to(tokens.dtype)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
+        # A batch of fewer than two tokens says nothing about the spread: leave the statistics alone.
+        rate = self.momentum * (count > 1)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), rate)
+        unbiased = var * count / (count - 1).clamp(min=1)
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), rate)
+        self.num_batches_tracked += 1
+
+
+class TokenMLP(nn.Module):
+    """Linear layers with a norm and ReLU between them, the last one linear: ``(B, K, in) -> (B, K, out)``.
+
+    ``norm`` is ``batch`` (the paper's), ``layer`` or ``none``.
+    """
+
+    def __init__(self, sizes: list[int], norm: str = "layer"):
+        super().__init__()
+        norms = {"batch": MaskedBatchNorm, "layer": nn.LayerNorm, "none": nn.Identity}
+        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.norms = nn.ModuleList(norms[norm](size) for size in sizes[1:-1])
+
+    def forward(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        for linear, norm in zip(self.linears, self.norms, strict=False):
+            tokens = linear(tokens)
+            tokens = norm(tokens, valid) if isinstance(norm, MaskedBatchNorm) else norm(tokens)
+            tokens = F.relu(tokens)
+        return self.linears[-1](tokens)
+
+
+class Attention(nn.Module):
+    """Attention of tokens ``(B, K, d)`` to a source ``(B, L, d)``: softmax(q.k / sqrt(d / heads)) v, by head.
+
+    Where a source has no valid token the message is zero.
+    """
+
+    def __init__(self, dim: int, heads: int = 4):
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"the token width {dim} must be a multiple of the number of heads {heads}")
+        self.heads = heads
+        self.query, self.key, self.value, self.merge = (nn.Linear(dim, dim) for _ in range(4))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, K, d / heads)
+
+    def forward(self, tokens: Tensor, source: Tensor, source_valid: Tensor) -> Tensor:
+        q, k, v = (self._split(x) for x in (self.query(tokens), self.key(source), self.value(source)))
+        seen = source_valid.any(1)
+        # A row of the softmax needs one entry that is not masked: open all where no point is valid.
+        mask = (source_valid | ~seen[:, None])[:, None, None]
+        message = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.merge(message.transpose(1, 2).flatten(2)) * seen[:, None, None]
+
+    def weights(self, tokens: Tensor, source: Tensor, source_valid: Tensor) -> Tensor:
+        """The attention weights ``(B, heads, K, L)``; rows sum to 1, padding has weight 0."""
+        q, k = self._split(self.query(tokens)), self._split(self.key(source))
+        logits = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+        logits = logits.masked_fill(~source_valid[:, None, None], -torch.inf)
+        return logits.softmax(-1).nan_to_num(0.0)
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm transformer block: ``x + MHA(LN x)``, then ``x + MLP(LN x)`` (Xiong et al. 2020)."""
+
+    def __init__(self, dim: int, heads: int = 4, expansion: int = 2):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attention = Attention(dim, heads)
+        self.mlp = nn.Sequential(nn.Linear(dim, expansion * dim), nn.GELU(), nn.Linear(expansion * dim, dim))
+
+    def normed(self, x: Tensor) -> Tensor:
+        """What the attention sees."""
+        return self.norm1(x)
+
+    def forward(self, x: Tensor, valid: Tensor, source: Tensor | None = None,
+                source_valid: Tensor | None = None) -> Tensor:
+        normed = self.normed(x)
+        source, source_valid = (normed, valid) if source is None else (self.normed(source), source_valid)
+        x = x + self.attention(normed, source, source_valid)
+        return x + self.mlp(self.norm2(x))
+
+
+class PaperBlock(nn.Module):
+    """The paper's block: ``x + MLP([x ; MHA(x)])`` with batch norm and without layer norm (section 3.1)."""
+
+    def __init__(self, dim: int, heads: int = 4):
+        super().__init__()
+        self.attention = Attention(dim, heads)
+        self.mlp = TokenMLP([2 * dim, 2 * dim, dim], norm="batch")
+
+    def normed(self, x: Tensor) -> Tensor:
+        """What the attention sees: the tokens as they are."""
+        return x
+
+    def forward(self, x: Tensor, valid: Tensor, source: Tensor | None = None,
+                source_valid: Tensor | None = None) -> Tensor:
+        source, source_valid = (x, valid) if source is None else (source, source_valid)
+        message = self.attention(x, source, source_valid)
+        return x + self.mlp(torch.cat([x, message], -1), valid)
+
+
+BLOCKS = {"transformer": TransformerBlock, "paper": PaperBlock}
+
+
+def make_block(name: str, dim: int, heads: int) -> nn.Module:
+    """One block by name, ``transformer`` or ``paper``. Raises ``ValueError`` for another name."""
+    if name not in BLOCKS:
+        raise ValueError(f"unknown mixer {name!r}; choose one of {sorted(BLOCKS)} or 'none'")
+    return BLOCKS[name](dim, heads)
+
+
+class Mixer(nn.Module):
+    """A stack of ``depth`` blocks of self-attention among the keypoints; ``none`` mixes nothing.
+
+    ``(B, K, d), valid (B, K) -> (B, K, d)``; padded tokens come out as zeros.
+    """
+
+    def __init__(self, name: str, dim: int, depth: int, heads: int = 4):
+        super().__init__()
+        self.blocks = nn.ModuleList() if name == "none" else nn.ModuleList(
+            make_block(name, dim, heads) for _ in range(depth))
+
+    def forward(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        for block in self.blocks:
+            tokens = block(tokens, valid)
+        return tokens * valid.unsqueeze(-1)
+
+    def attention_maps(self, tokens: Tensor, valid: Tensor) -> list[Tensor]:
+        """The attention weights ``(B, heads, K, K)`` of every block, for looking and for monitors."""
+        maps = []
+        for block in self.blocks:
+            normed = block.normed(tokens)
+            maps.append(block.attention.weights(normed, normed, valid))
+            tokens = block(tokens, valid)
+        return maps

@@ -1,0 +1,60 @@
+import pytest
+import torch
+from torch import nn
+
+from kaf.mixers import Attention, MaskedBatchNorm, Mixer
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_masked_batch_norm_equals_batch_norm_of_the_valid_tokens(train):
+    torch.manual_seed(0)
+    ours, oracle = MaskedBatchNorm(6), nn.BatchNorm1d(6)
+    nn.init.uniform_(ours.weight)
+    oracle.load_state_dict(ours.state_dict())
+    tokens, valid = torch.randn(3, 8, 6) * 4 + 2, torch.rand(3, 8) > 0.4
+    for _ in range(2):
+        ours.train(train), oracle.train(train)
+        torch.testing.assert_close(ours(tokens, valid)[valid], oracle(tokens[valid]), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(ours.running_var, oracle.running_var)
+        torch.testing.assert_close(ours.running_mean, oracle.running_mean)
+
+
+def test_attention_equals_torch_multihead_attention():
+    torch.manual_seed(0)
+    ours, oracle = Attention(16, 4), nn.MultiheadAttention(16, 4, batch_first=True)
+    with torch.no_grad():
+        oracle.in_proj_weight.copy_(torch.cat([m.weight for m in (ours.query, ours.key, ours.value)]))
+        oracle.in_proj_bias.copy_(torch.cat([m.bias for m in (ours.query, ours.key, ours.value)]))
+    oracle.out_proj.load_state_dict(ours.merge.state_dict())
+    x, source, valid = torch.randn(2, 5, 16), torch.randn(2, 7, 16), torch.rand(2, 7) > 0.3
+    expected, weights = oracle(x, source, source, key_padding_mask=~valid, average_attn_weights=False)
+    torch.testing.assert_close(ours(x, source, valid), expected)
+    torch.testing.assert_close(ours.weights(x, source, valid), weights)
+
+
+def test_attention_to_nothing_is_a_zero_message():
+    attention = Attention(8, 2)
+    nothing = torch.tensor([[False, False], [True, True]])
+    message = attention(torch.randn(2, 3, 8), torch.randn(2, 2, 8), nothing)
+    assert message[0].abs().max() == 0 and message[1].abs().max() > 0
+
+
+@pytest.mark.parametrize("name", ["transformer", "paper"])
+def test_attention_maps_are_those_of_the_forward_pass(name):
+    torch.manual_seed(0)
+    mixer = Mixer(name, 8, depth=3, heads=2).eval()
+    x, valid = torch.randn(2, 5, 8), torch.tensor([[True] * 5, [True, True, False, False, False]])
+    maps = mixer.attention_maps(x, valid)
+    assert len(maps) == 3
+    for weights in maps:
+        torch.testing.assert_close(weights.sum(-1), torch.ones(2, 2, 5))
+        assert weights[1, :, :, 2:].max() == 0
+    block = mixer.blocks[0]
+    value = block.attention._split(block.attention.value(block.normed(x)))
+    message = block.attention.merge((maps[0] @ value).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(block.attention(block.normed(x), block.normed(x), valid), message)
+
+
+def test_no_mixer_returns_the_valid_tokens():
+    x, valid = torch.randn(1, 3, 8), torch.tensor([[True, False, True]])
+    assert torch.equal(Mixer("none", 8, depth=6)(x, valid), x * valid[..., None])
