@@ -1,0 +1,82 @@
+# Everything a reader or a contributor runs. Needs only make and Python 3.11 or newer.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+# Extra words for the installation of torch, such as "--index-url ADDRESS" of a build for your GPU or without one.
+TORCH_ARGS ?=
+VENV := .venv
+BIN := $(abspath $(VENV))/bin
+TORCH := $(shell grep '^torch==' requirements.lock)
+
+CHAPTERS := 05_pretrain 06_fewshot
+EXECUTED := $(CHAPTERS:%=_build/executed/%.ipynb)
+LIBRARY := $(shell find kaf -name '*.py')
+PAGES := _config.yml _toc.yml $(wildcard book/*.md book/*.bib book/*.png book/chapters/*.ipynb)
+
+# Unpinned, the threads of two processes on two cores fight each other. Progress bars have no place in a page.
+export OMP_NUM_THREADS ?= 2
+export TQDM_DISABLE := 1
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help env book run pages figure test lint unit notebooks clean distclean
+
+help:  ## list these commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+env: $(VENV)/kaf.done  ## create the environment in .venv
+
+book: run pages  ## run the two chapters on the built-in phantom, then render the book
+
+run: $(EXECUTED)  ## run the two chapters with papermill, into _build/executed
+
+pages: _build/html/index.html  ## render the book into _build/html
+
+figure: $(VENV)/kaf.done  ## draw the figure of the README again
+	$(BIN)/python book/overview.py
+
+test: lint unit notebooks pages  ## every check
+
+lint: $(VENV)/kaf.done  ## style of the code
+	$(BIN)/ruff check .
+
+unit: $(VENV)/kaf.done  ## tests of the library, the project files and the committed notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope tests
+
+notebooks: $(VENV)/kaf.done  ## run the committed chapters again and compare what they show
+	cd book/chapters && $(BIN)/python -m pytest --rootdir ../.. --nbval --nbval-cell-timeout 150 \
+	  --nbval-sanitize-with ../../tests/book/sanitize.cfg $(CHAPTERS:%=%.ipynb)
+
+clean:  ## remove what was built; the environment stays
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis
+
+distclean: clean  ## remove the environment too
+	rm -rf $(VENV)
+
+# torch comes first: with it in place no other package asks for a build with several GB of CUDA libraries.
+$(VENV)/lock.done: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "kaf needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $(TORCH) $(TORCH_ARGS)
+	$(BIN)/pip install --quiet --requirement requirements.lock
+	@touch $@
+
+$(VENV)/kaf.done: $(VENV)/lock.done pyproject.toml
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# The second chapter starts from what the first one has trained.
+_build/executed/06_fewshot.ipynb: _build/executed/05_pretrain.ipynb
+_build/executed/%.ipynb: book/chapters/%.ipynb $(LIBRARY) | $(VENV)/kaf.done
+	@mkdir -p $(@D)
+	cd book && $(BIN)/papermill chapters/$*.ipynb ../$@ -p dataset phantom -p scale smoke \
+	  --no-progress-bar --execution-timeout 600
+
+# --all: a page that is not read again would keep its warning to itself.
+_build/html/index.html: $(PAGES) | $(VENV)/kaf.done
+	$(BIN)/jupyter-book build . --all -n -W --keep-going
+	@touch $@

@@ -1,0 +1,184 @@
+"""The files around the library: what is installed, what the README promises, what must not be in the repository."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import kaf
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+INSTALLED = [Requirement(r) for r in PROJECT["dependencies"] + EXTRAS["book"] + EXTRAS["test"]]
+LOCK = [line for line in (ROOT / "requirements.lock").read_text().split("\n") if line and line[0] != "#"]
+PINS = {canonicalize_name(name): version for name, version in (line.split("==") for line in LOCK)}
+README = (ROOT / "README.md").read_text()
+
+
+def tracked(*suffixes):
+    """Tracked files with these suffixes (all if none is given); the folder itself where there is no git."""
+    try:
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git repository")
+    files = [ROOT / name for name in listed.stdout.split("\0") if name]
+    return [f for f in files if f.is_file() and (not suffixes or f.suffix in suffixes)]
+
+
+# --- what is installed
+
+def test_version_comes_from_the_package():
+    assert "version" in PROJECT["dynamic"] and Version(kaf.__version__)
+
+
+def test_lock_pins_exact_public_versions():
+    for line in LOCK:
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9a-z.]*", line), f"{line!r} names more than a version"
+    assert len(PINS) == len(LOCK), "each name once"
+    assert PINS["torch"] == "2.13.0"
+
+
+@pytest.mark.parametrize("requirement", INSTALLED, ids=lambda r: r.name)
+def test_lock_fulfils_pyproject(requirement):
+    assert PINS[canonicalize_name(requirement.name)] in requirement.specifier
+
+
+@pytest.mark.parametrize("requirement", INSTALLED, ids=lambda r: r.name)
+def test_pyproject_asks_for_lower_bounds_only(requirement):
+    operators = sorted(s.operator for s in requirement.specifier)
+    assert operators in ([">="], ["<", ">="]), f"{requirement}: a lower bound, and an upper one only with a reason"
+
+
+def test_malware_releases_stay_out():
+    fabric = next(r for r in INSTALLED if r.name == "lightning-fabric")
+    assert not any(version in fabric.specifier for version in ("2.6.2", "2.6.3"))
+
+
+def test_sweep_is_not_installed_by_default():
+    names = {canonicalize_name(Requirement(r).name) for r in EXTRAS["sweep"]}
+    assert "snakemake" in names and not names & set(PINS)
+
+
+def test_environment_for_conda_takes_the_same_list():
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    pip = next(entry["pip"] for entry in listed if isinstance(entry, dict))
+    assert pip == ["-r requirements.lock", "-e .[book,test]"], "one list of versions, not two"
+    conda = [Requirement(entry) for entry in listed if isinstance(entry, str)]
+    assert {r.name for r in conda} == {"python", "pip", "make"}
+    assert next(r.specifier for r in conda if r.name == "python") == SpecifierSet(PROJECT["requires-python"])
+
+
+def imported(path):
+    """Top-level names that a file imports, those inside functions included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize(("folder", "extras"), [
+    ("kaf", ()), ("data_scripts", ()), ("book", ("book",)), ("benchmarks", ("test",)), ("tests", ("book", "test")),
+])
+def test_what_is_imported_is_declared(folder, extras):
+    declared = PROJECT["dependencies"] + [r for extra in extras for r in EXTRAS[extra]]
+    declared = {canonicalize_name(Requirement(r).name) for r in declared}
+    own = {"kaf", "tests", "benchmarks", "data_scripts", *sys.stdlib_module_names}
+    distributions = packages_distributions()
+    for path in tracked(".py"):
+        if path.relative_to(ROOT).parts[0] == folder:
+            for name in set(imported(path)) - own:
+                owners = {canonicalize_name(d) for d in distributions.get(name, [name])}
+                assert owners & declared, f"{path.name} imports {name}, which pyproject.toml does not ask for"
+
+
+# --- what the README and the build promise
+
+def test_readme_names_real_commands():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z]+)", "\n".join(re.findall(r"`[^`]*`|```.*?```", README, re.DOTALL))))
+    assert {"book", "test"} <= named <= targets
+
+
+def test_readme_names_real_files():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    chapters = re.findall(r"chapters/\w+\.ipynb", README)
+    for name in links + [f"book/{chapter}" for chapter in chapters]:
+        assert (ROOT / name).exists(), f"README.md mentions {name}"
+
+
+def test_readme_and_index_give_the_same_commands():
+    commands = [line for line in README.split("\n") if line.startswith("papermill ")]
+    index = (ROOT / "book" / "index.md").read_text().split("\n")
+    assert len(commands) == 2 and commands == [line for line in index if line.startswith("papermill ")]
+
+
+def test_readme_is_read_in_three_minutes():
+    assert len(README.split()) <= 750
+
+
+def test_chapters_of_the_contents_exist():
+    contents = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    files = [contents["root"], *(c["file"] for part in contents["parts"] for c in part["chapters"])]
+    for name in files:
+        assert any((ROOT / f"{name}{suffix}").exists() for suffix in (".md", ".ipynb")), name
+    chapters = {f"book/chapters/{p.stem}" for p in (ROOT / "book" / "chapters").glob("*.ipynb")}
+    assert chapters <= set(files), "a chapter that is not in the contents"
+
+
+def test_checks_are_the_ones_contributors_run():
+    lines = (ROOT / ".ci" / "run").read_text().split("\n")
+    assert "set -euo pipefail" in lines and lines[-2] == "make test"
+
+
+# --- what must not be in the repository
+
+def test_licences_are_there():
+    assert "MIT License" in (ROOT / "LICENSE").read_text()
+    assert "Creative Commons Attribution 4.0" in (ROOT / "LICENSE-text").read_text()
+    assert PROJECT["license"] == "MIT" and set(PROJECT["license-files"]) == {"LICENSE", "LICENSE-text"}
+    for licence in ("LICENSE", "LICENSE-text"):
+        assert f"({licence})" in README
+
+
+TEXT = (".py", ".md", ".ipynb", ".yml", ".yaml", ".toml", ".cfg", ".lock", ".sh", ".json", ".csv", ".bib", "")
+PLACES = re.compile(
+    r"(?<![\w.:/<])/(?:home|root|tmp|Users|work|mnt)/[\w.-]+"          # folders of one machine
+    r"|\bhttps?://(?:[\w-]+\.)*(?:pypi\.org|pythonhosted\.org|npmjs\.org|anaconda\.org|download\.pytorch\.org)"
+    r"|\blocalhost:\d+|\b(?:\d{1,3}\.){3}\d{1,3}:\d+"
+)
+
+
+def test_no_addresses_of_one_machine_or_registry():
+    for path in tracked(*TEXT):
+        found = PLACES.search(path.read_text())
+        if path != Path(__file__):
+            assert not found, f"{path.relative_to(ROOT)}: {found[0]}"
+
+
+def test_the_address_of_the_repository_stands_once():
+    address = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+    holders = [path.name for path in tracked(*TEXT) if address in path.read_text()]
+    assert holders == ["_config.yml"]
+
+
+def test_no_images_of_patients_and_nothing_large():
+    for path in tracked():
+        assert not path.name.endswith((".nii", ".nii.gz", ".dcm")), path
+        assert path.stat().st_size <= 2e6, f"{path.relative_to(ROOT)} is {path.stat().st_size / 1e6:.1f} MB"
+
+
+def test_no_folder_named_static():
+    # Jupyter Book puts every script of a folder with this name on every page.
+    assert not [path for path in tracked() if "_static" in path.parts]
