@@ -1,0 +1,169 @@
+"""What the two training loops read: slices, pairs of neighbouring slices, and their order (chapter 5).
+
+Both data sets are indexed by one whole number ``n = epoch * len(dataset) + item``, and everything
+random about an item comes from ``(seed, epoch, item)``. :class:`EpochSampler` gives those numbers as
+a pure function of the step. So resuming at a step, or another number of worker processes, changes nothing.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler, default_collate
+
+from kaf.data.store import SliceSample, Store
+from kaf.keypoints import Keypoints
+
+Matching = Callable[[Keypoints, Keypoints], Tensor]  # keypoints (K,) of two slices -> match (K,) int64
+
+
+class PairSample(NamedTuple):
+    """A slice and a neighbouring slice of the same volume, before augmentation."""
+
+    image: Tensor  # (2, size, size) uint8
+    keypoints: Keypoints  # (2, K)
+    match: Tensor  # (K,) int64, index into the second slice's keypoints; -1 unmatched, -2 padding
+    position: Tensor  # (2,) float32, slice index / number of slices
+    mean: Tensor  # (2,) float32
+    std: Tensor  # (2,) float32
+
+
+@dataclass(frozen=True)
+class Window:
+    """How far away a neighbouring slice may be: a fraction of the slices, but at least ``minimum`` slices."""
+
+    fraction: float = 0.18  # .18 and 2 for ACDC, .05 and 1 for CHD, as in the paper
+    minimum: int = 2
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fraction <= 1 or self.minimum < 1:
+            raise ValueError(f"a window needs a fraction in 0..1 and a minimum of at least 1 slice, got {self}")
+
+    def neighbours(self, slice_index: int, slices: int) -> list[int]:
+        """The slices within the window, other than the slice itself; never empty for two slices or more."""
+        reach = max(int(self.fraction * slices + 1e-9), self.minimum)
+        first, last = max(0, slice_index - reach), min(slices - 1, slice_index + reach)
+        return [s for s in range(first, last + 1) if s != slice_index]
+
+
+WINDOWS = {"acdc": Window(0.18, 2), "chd": Window(0.05, 1)}
+
+
+class SliceDataset(Dataset):
+    """The slices of some volumes, each a :class:`SliceSample`: ``size`` pixels square, ``k`` keypoints.
+
+    With ``labelled`` every volume must have labels; without, labels are left out everywhere, so that
+    volumes with and without them can be mixed. Raises ``ValueError`` for no volumes or missing labels.
+    """
+
+    def __init__(self, store: Store, volumes: Sequence[int], size: int, k: int, labelled: bool = True):
+        missing = [store.volumes[v].id for v in volumes if not store.volumes[v].labelled]
+        if labelled and missing:
+            raise ValueError(f"volumes without labels: {', '.join(missing)}; leave them out or pass labelled=False")
+        self.store, self.size, self.k, self.labelled = store, size, k, labelled
+        self.items = _slices(store, volumes)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, n: int) -> SliceSample:
+        sample = self.store.sample(*self.items[n % len(self)], self.size, self.k)
+        return sample if self.labelled else sample._replace(label=torch.empty((0, 0), dtype=torch.int64))
+
+
+class PairDataset(Dataset):
+    """Pairs of neighbouring slices of some volumes; item ``i`` is slice ``i`` with a random neighbour.
+
+    The neighbour is uniform over the ``window``. ``matching`` finds the correspondences in the
+    coordinates of the slices as stored, for instance
+    ``functools.partial(match_keypoints, window=30)``. Raises ``ValueError`` for no volumes, or for
+    volumes of a single slice, which have no neighbours.
+    """
+
+    def __init__(self, store: Store, volumes: Sequence[int], size: int, k: int, window: Window,
+                 matching: Matching, seed: int = 0):
+        single = [store.volumes[v].id for v in volumes if store.volumes[v].shape[0] < 2]
+        if single:
+            raise ValueError(f"volumes of a single slice have no neighbouring slices: {', '.join(single)}; "
+                             "leave them out")
+        self.store, self.size, self.k, self.window = store, size, k, window
+        self.matching, self.seed = matching, seed
+        self.items = _slices(store, volumes)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, n: int) -> PairSample:
+        epoch, item = divmod(n, len(self))
+        rng = np.random.default_rng((self.seed, epoch, item))
+        v, s = self.items[item]
+        neighbours = self.window.neighbours(s, self.store.volumes[v].shape[0])
+        other = neighbours[rng.integers(len(neighbours))]
+        first, second = (self.store.sample(v, i, self.size, self.k) for i in (s, other))
+        return PairSample(
+            torch.stack([first.image, second.image]),
+            Keypoints(*(torch.stack(fields) for fields in zip(first.keypoints, second.keypoints, strict=True))),
+            self.matching(first.keypoints, second.keypoints),
+            torch.tensor([first.position, second.position]),
+            torch.tensor([first.mean, second.mean]),
+            torch.tensor([first.std, second.std]),
+        )
+
+
+class EpochSampler(Sampler[list[int]]):
+    """Full batches from one random permutation of the items after another, without end.
+
+    Every item comes once per permutation; a batch may cross from one permutation to the next, so
+    that a data set smaller than a batch still fills it. An epoch is ``steps`` batches, by default
+    as many as fit into the data set (at least 1). Iterating gives the batches of steps ``start`` to
+    ``stop``; use it as ``batch_sampler`` of a ``DataLoader``.
+    """
+
+    def __init__(self, length: int, batch_size: int, seed: int = 0, steps: int | None = None,
+                 start: int = 0, stop: int | None = None):
+        if min(length, batch_size, 1 if steps is None else steps) < 1:
+            raise ValueError(f"length, batch_size and steps must be at least 1, got {length}, {batch_size}, {steps}")
+        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.steps = steps or max(1, length // batch_size)
+        self.start, self.stop = start, self.steps if stop is None else stop
+        self._order = (-1, np.empty(0, int))  # the permutation last used, so as not to draw it at every step
+
+    def batches(self, step: int) -> list[int]:
+        """The batch of ``step``, counted from 0 over all epochs: a function of seed and step alone.
+
+        Index ``n`` means item ``n % length`` in the permutation number ``n // length``.
+        """
+        places = range(step * self.batch_size, (step + 1) * self.batch_size)
+        return [self._at(place) for place in places]
+
+    def epoch(self, number: int) -> list[list[int]]:
+        """The batches of one epoch."""
+        return [self.batches(step) for step in range(number * self.steps, (number + 1) * self.steps)]
+
+    def __len__(self) -> int:
+        return max(0, self.stop - self.start)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (self.batches(step) for step in range(self.start, self.stop))
+
+    def _at(self, place: int) -> int:
+        turn, rest = divmod(place, self.length)
+        if self._order[0] != turn:
+            self._order = (turn, np.random.default_rng((self.seed, turn)).permutation(self.length))
+        return turn * self.length + int(self._order[1][rest])
+
+
+def collate(samples: Sequence[SliceSample] | Sequence[PairSample]) -> SliceSample | PairSample:
+    """A batch of samples: the same container with a leading dimension ``B``; numbers become float32 or int64."""
+    batch = default_collate(list(samples))  # keeps NamedTuples, nested ones too
+    return type(batch)(*(f.float() if isinstance(f, Tensor) and f.dtype == torch.float64 else f for f in batch))
+
+
+def _slices(store: Store, volumes: Sequence[int]) -> list[tuple[int, int]]:
+    items = [(v, s) for v in volumes for s in range(store.volumes[v].shape[0])]
+    if not items:
+        raise ValueError("there are no volumes to read from; check the selection of patients and frames")
+    return items

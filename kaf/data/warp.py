@@ -1,0 +1,88 @@
+"""Moving the content of a batch: images, labels and keypoints by one and the same map (chapter 5).
+
+The map is an affine one followed by a smooth elastic displacement. Images and labels are pulled
+through it by ``grid_sample``; keypoints are pushed through it in closed form, except for the elastic
+part, whose inverse is found by fixed-point iteration.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kaf.keypoints import Keypoints, inside
+
+SPLINE_POWER = 151 / 315  # integral of the squared cubic B-spline: how much it damps a variance, per axis
+INVERSION_STEPS = 10  # of the fixed-point iteration; within the limit of AugmentConfig each at least halves the error
+INVERSION_TOLERANCE = 0.05  # px; a keypoint whose inverse is worse (the image folds there) becomes invalid
+
+
+class Geometry(NamedTuple):
+    """Content at place p goes to place q with ``q + u(q) = centre + linear (p - centre) + shift``."""
+
+    linear: Tensor  # (B, 2, 2) zoom times an orthogonal matrix, acts on (x, y)
+    shift: Tensor  # (B, 2) pixels
+    control: Tensor  # (B, 2, Gy, Gx) pixels, B-spline coefficients of u = (u_x, u_y)
+    spacing: float  # pixels between the control points, which are centred on the image
+
+
+def warp(images: Tensor, keypoints: Keypoints, labels: Tensor | None, geometry: Geometry,
+         fill: float | Tensor | None = None) -> tuple[Tensor, Keypoints, Tensor | None]:
+    """Move content: images bilinear, labels nearest neighbour, keypoints to where their content goes.
+
+    ``images`` (B, 1, H, W) float32; ``keypoints`` (B, K); ``labels`` (B, H, W) int64 or None. Outside
+    the image is ``fill``, by default the minimum of each image, and label 0. Keypoints that leave the
+    image become invalid; the scale of the others is multiplied by the zoom.
+    """
+    height, width = images.shape[-2:]
+    size, device = images.new_tensor([width, height]), images.device
+    linear = geometry.linear.to(device)
+    centre = (size - 1) / 2
+    offset = centre + geometry.shift.to(device)  # (B, 2) where the centre of the image goes
+    zoom = torch.linalg.vector_norm(linear[:, :, 0], dim=1)  # (B,)
+    field = spline_field(geometry.control.to(device), geometry.spacing, height, width)  # (B, 2, H, W)
+
+    inverse = (linear / zoom[:, None, None] ** 2).transpose(1, 2)  # of zoom times orthogonal
+    grid = _sampling_grid(inverse, offset, field, size)
+    fill = images.amin((1, 2, 3), keepdim=True) if fill is None else torch.as_tensor(fill, device=device)
+    images = F.grid_sample(images - fill, grid, align_corners=False) + fill
+    if labels is not None:
+        labels = F.grid_sample(labels[:, None].float(), grid, "nearest", align_corners=False)[:, 0].long()
+
+    target = (keypoints.xy - centre) @ linear.transpose(1, 2) + offset[:, None]
+    xy, found = _undo_displacement(target, field, size)
+    keypoints = keypoints._replace(scale=keypoints.scale * zoom[:, None])
+    return images, keypoints.moved(xy, found & inside(xy, height, width)), labels
+
+
+def spline_field(control: Tensor, spacing: float, height: int, width: int) -> Tensor:
+    """The cubic B-spline surface (B, 2, H, W) over coefficients (B, 2, Gy, Gx) ``spacing`` pixels apart."""
+    def weights(length: int, count: int) -> Tensor:  # (length, count)
+        pixel = torch.arange(length, device=control.device) - (length - 1) / 2
+        knot = torch.arange(count, device=control.device) - (count - 1) / 2
+        distance = (pixel[:, None] / spacing - knot).abs()
+        return F.relu(2 - distance) ** 3 / 6 - F.relu(1 - distance) ** 3 * 4 / 6
+
+    return weights(height, control.shape[2]) @ control @ weights(width, control.shape[3]).T
+
+
+def _sampling_grid(inverse: Tensor, offset: Tensor, field: Tensor, size: Tensor) -> Tensor:
+    """The places p of all pixels q, (B, H, W, 2), in grid_sample's units: -1 to 1 from border to border."""
+    x = field[:, 0] + torch.arange(field.shape[3], device=field.device) - offset[:, 0, None, None]
+    y = field[:, 1] + torch.arange(field.shape[2], device=field.device)[:, None] - offset[:, 1, None, None]
+    unit = (inverse * 2 / size[:, None])[:, :, :, None, None]  # (B, 2, 2, 1, 1)
+    return torch.stack([unit[:, i, 0] * x + unit[:, i, 1] * y for i in (0, 1)], -1)
+
+
+def _undo_displacement(target: Tensor, field: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """Solve ``q + u(q) = target`` for q (B, K, 2), and tell where that succeeded (B, K) bool."""
+    def displacement(q: Tensor) -> Tensor:  # between pixels, bilinear is within .01 px of the spline
+        grid = (2 * q + 1) / size - 1
+        at = F.grid_sample(field, grid[:, None], padding_mode="border", align_corners=False)
+        return at[:, :, 0].transpose(1, 2)
+
+    q = target
+    for _ in range(INVERSION_STEPS):
+        q = target - displacement(q)
+    return q, (q + displacement(q) - target).abs().amax(-1) < INVERSION_TOLERANCE
