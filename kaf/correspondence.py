@@ -32,7 +32,7 @@ def match_keypoints(a: Keypoints, b: Keypoints, window: float, rule: str = "mutu
     unmatched = torch.where(a.valid, -1, -2)
     if both.numel() == 0:
         return unmatched
-    apart = (a.xy.unsqueeze(-2) - b.xy.unsqueeze(-3)).abs().sum(-1)
+    apart = torch.cdist(a.xy, b.xy, p=1)
     candidate = both & (apart < window)
     cost = _squared_distance(a.descriptor, b.descriptor) if a.descriptor.shape[-1] else apart.double()
     outside = torch.inf
@@ -188,7 +188,8 @@ def _masses(valid: Tensor, other: Tensor) -> Tensor:
 def _squared_distance(a: Tensor, b: Tensor) -> Tensor:
     """Squared Euclidean distances ``(..., K, L)`` in float64, exact for whole numbers as SIFT's."""
     a, b = a.double(), b.double()
-    return a.square().sum(-1).unsqueeze(-1) + b.square().sum(-1).unsqueeze(-2) - 2 * a @ b.mT
+    lengths = a.square().sum(-1).unsqueeze(-1) + b.square().sum(-1).unsqueeze(-2)
+    return torch.add(lengths, a @ b.mT, alpha=-2)
 
 
 def _masked_sum(values: Tensor, mask: Tensor) -> Tensor:
