@@ -29,7 +29,7 @@ def random_points(n, seed, size=100, descriptors=True):
 
 def naive_sinkhorn(scores, dustbin, iterations=100):
     """The textbook form: logarithms and plain autograd all the way, no padding."""
-    b, m, n = scores.shape
+    m, n = scores.shape[1:]
     z = torch.nn.functional.pad(scores, (0, 1, 0, 1)) + dustbin * torch.nn.functional.pad(
         torch.zeros_like(scores), (0, 1, 0, 1), value=1.0)
     mu = torch.tensor([1.0] * m + [n], dtype=z.dtype).log()[None, :, None]
@@ -177,7 +177,7 @@ def test_padding_changes_nothing_and_batch_equals_singles():
         sum(m * n for m, n in sizes), generator=generator, dtype=torch.float64)
     batch = log_sinkhorn(scores, 0.3, valid0=valid0, valid1=valid1)
     border = torch.ones(1, dtype=torch.bool)
-    for i, (m, n) in enumerate(sizes):
+    for i in range(len(sizes)):
         rows, cols = torch.cat([valid0[i], border]), torch.cat([valid1[i], border])
         single = log_sinkhorn(scores[i][valid0[i]][:, valid1[i]][None], 0.3)[0]
         torch.testing.assert_close(batch[i][rows][:, cols], single, rtol=0, atol=1e-12)
