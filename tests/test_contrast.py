@@ -1,16 +1,14 @@
 """Contrastive losses: reference values, closed forms, an independent implementation."""
 
 import math
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from pytorch_metric_learning.losses import SupConLoss
 
 from kaf.contrast import contrast, gcl, partition_mask, positional_contrast, positional_mask, simclr
+from tests.golden_weights import arrays, relative_error
 
-GOLDEN = Path(__file__).parent / "golden" / "reference.npz"
 THRESHOLD = {"pcl0": 0.1, "pcl1": 0.35, "pcl2": 0.02}
 
 
@@ -22,12 +20,10 @@ def random_views(batch=6, views=2, dim=8, seed=0, dtype=torch.float32):
 
 @pytest.mark.parametrize("case", sorted(THRESHOLD))
 def test_reference_values(case, record_property):
-    with np.load(GOLDEN) as golden:
-        features, position, expected = (golden[f"{case}_{name}"] for name in ("features", "position", "loss"))
-    features, position = torch.from_numpy(features), torch.from_numpy(position)
+    features, position, expected = arrays(case).values()
     losses = torch.stack([positional_contrast(features, position, THRESHOLD[case]), simclr(features)])
-    error = np.abs(losses.numpy() * 0.1 / 0.07 - expected).max() / np.abs(expected).max()
-    record_property("golden_error", float(error))
+    error = relative_error(losses * 0.1 / 0.07, expected)
+    record_property("golden_error", error)
     assert error < 1e-4
 
 

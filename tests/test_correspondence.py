@@ -1,7 +1,6 @@
 """Matching rule, Sinkhorn and local loss: reference values, closed forms, independent solvers."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import ot
@@ -12,13 +11,7 @@ from hypothesis import strategies as st
 
 from kaf.correspondence import RULES, local_loss, log_sinkhorn, match_keypoints
 from kaf.keypoints import from_arrays, pad
-
-GOLDEN = Path(__file__).parent / "golden" / "reference.npz"
-
-
-def golden(case, *names):
-    with np.load(GOLDEN) as file:
-        return [torch.from_numpy(file[f"{case}_{name}"]) for name in names]
+from tests.golden_weights import arrays, relative_error
 
 
 def random_points(n, seed, size=100, descriptors=True):
@@ -46,7 +39,7 @@ def naive_sinkhorn(scores, dustbin, iterations=100):
 
 @pytest.mark.parametrize("case", ["match0", "match1"])
 def test_reference_matches(case, record_property):
-    kp1, kp2, d1, d2, pairs = golden(case, "kp1", "kp2", "d1", "d2", "pairs")
+    kp1, kp2, d1, d2, pairs = arrays(case).values()
     a, b = (from_arrays(k.flip(-1).numpy(), descriptor=d.numpy()) for k, d in ((kp1, d1), (kp2, d2)))
     match = match_keypoints(a, b, window=30, rule="released")
     found = {(i, j) for i, j in enumerate(match.tolist()) if j >= 0}
@@ -120,9 +113,9 @@ def test_unknown_names_are_refused():
 
 @pytest.mark.parametrize(("case", "dustbin", "iterations"), [("ot0", 1.0, 100), ("ot1", 0.3, 50)])
 def test_reference_assignments(case, dustbin, iterations, record_property):
-    scores, expected = golden(case, "scores", "log_assignment")
-    error = (log_sinkhorn(scores, dustbin, iterations) - expected).abs().max() / expected.abs().max()
-    record_property("golden_error", float(error))
+    scores, expected = arrays(case).values()
+    error = relative_error(log_sinkhorn(scores, dustbin, iterations), expected)
+    record_property("golden_error", error)
     assert error < 1e-4
 
 
