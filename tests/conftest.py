@@ -1,0 +1,32 @@
+"""Data sets of a few small volumes, made once per test session."""
+
+import pytest
+
+from kaf.data.prepare import prepare
+from kaf.data.store import StoreSettings
+from tests.data.layouts import write_acdc_patient, write_chd_case
+
+
+@pytest.fixture(scope="session")
+def acdc_root(tmp_path_factory):
+    """Four patients in the ACDC layout; patient002 has a cine file with three further frames."""
+    root = tmp_path_factory.mktemp("acdc")
+    for number, group in ((1, "DCM"), (2, "NOR"), (3, "DCM"), (5, "NOR")):
+        write_acdc_patient(root, number, group, cine=number == 2)
+    return root
+
+
+@pytest.fixture(scope="session")
+def chd_root(tmp_path_factory):
+    """Two scans in the CHD-68 layout, one of them in a subfolder."""
+    root = tmp_path_factory.mktemp("chd")
+    write_chd_case(root, 1002)
+    write_chd_case(root / "more", 1001)
+    return root
+
+
+@pytest.fixture(scope="session")
+def store(acdc_root, tmp_path_factory):
+    """The four patients at 1.25 mm: 11 volumes, 8 labelled."""
+    out = tmp_path_factory.mktemp("stores") / "acdc"
+    return prepare("acdc", acdc_root, out, StoreSettings("acdc", 1.25), workers=1, progress=False)
