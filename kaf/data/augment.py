@@ -61,8 +61,8 @@ class AugmentConfig:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be a probability, got {getattr(self, name)}")
         if not 0 <= self.elastic_px <= self.elastic_grid / 12:
-            raise ValueError(f"elastic_px = {self.elastic_px} on a grid of {self.elastic_grid} px could fold the "
-                             "image; keep it between 0 and elastic_grid / 12")
+            raise ValueError(f"elastic_px = {self.elastic_px} on a grid of {self.elastic_grid} px could fold "
+                             "the image; keep it between 0 and elastic_grid / 12")
 
     def geometry_only(self) -> "AugmentConfig":
         """The same without intensity changes; from the same generator state, the same warps."""
@@ -106,7 +106,8 @@ NEUTRAL = {"blur": 0.0, "gamma": 1.0, "contrast": 1.0, "brightness": 0.0, "noise
 
 
 def augment(images: Tensor, keypoints: Keypoints, labels: Tensor | None, config: AugmentConfig,
-            generator: Generator, fill: float | Tensor | None = None) -> tuple[Tensor, Keypoints, Tensor | None]:
+            generator: Generator, fill: float | Tensor | None = None,
+            ) -> tuple[Tensor, Keypoints, Tensor | None]:
     """Augment a batch with parameters drawn from ``generator`` (on the CPU): warp, then adjust.
 
     ``images`` (B, 1, H, W) float32; ``keypoints`` (B, K); ``labels`` (B, H, W) int64 or None; all on
@@ -116,16 +117,20 @@ def augment(images: Tensor, keypoints: Keypoints, labels: Tensor | None, config:
     """
     batch, channels, height, width = images.shape
     if channels != 1 or images.dtype != torch.float32 or len(keypoints.xy) != batch:
-        raise ValueError(f"augment takes float32 images (B, 1, H, W) and B sets of keypoints, got {images.dtype} "
-                         f"{tuple(images.shape)} and {len(keypoints.xy)} sets")
-    geometry = draw_geometry(config, batch, height, width, generator)
-    intensity = draw_intensity(config, batch, generator)
-    if config.flip or config.affine_p or config.elastic_p:
-        images, keypoints, labels = warp(images, keypoints, labels, geometry, fill)
-    return adjust(images, intensity), keypoints, labels
+        raise ValueError("augment takes float32 images (B, 1, H, W) and B sets of keypoints, got "
+                         f"{images.dtype} {tuple(images.shape)} and {len(keypoints.xy)} sets")
+    # Coordinates need float32: under autocast the matrix products of the warp would be 16 bit.
+    device = images.device.type
+    with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast(device, enabled=False):
+        geometry = draw_geometry(config, batch, height, width, generator)
+        intensity = draw_intensity(config, batch, generator)
+        if config.flip or config.affine_p or config.elastic_p:
+            images, keypoints, labels = warp(images, keypoints, labels, geometry, fill)
+        return adjust(images, intensity), keypoints, labels
 
 
-def draw_geometry(config: AugmentConfig, batch: int, height: int, width: int, generator: Generator) -> Geometry:
+def draw_geometry(config: AugmentConfig, batch: int, height: int, width: int,
+                  generator: Generator) -> Geometry:
     """Random warps for ``batch`` images of ``height x width`` pixels, on the CPU."""
     # Every number is drawn, used or not, so that switching one change off leaves the others as they are.
     swap, *mirror = (_chance(generator, batch, 0.5 * (name in config.flip)) for name in reversed(FLIPS))
@@ -168,7 +173,8 @@ def adjust(images: Tensor, intensity: Intensity) -> Tensor:
     images += intensity.brightness.to(images.device).view(-1, 1, 1, 1)
     for i in intensity.noise.nonzero()[:, 0].tolist():
         own = Generator(images.device).manual_seed(int(intensity.seed[i]))
-        images[i] += float(intensity.noise[i]) * torch.randn(images[i].shape, generator=own, device=images.device)
+        noise = torch.randn(images[i].shape, generator=own, device=images.device)
+        images[i] += float(intensity.noise[i]) * noise
     return images
 
 

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, Sampler, default_collate
 
 from kaf.data.store import SliceSample, Store
 from kaf.keypoints import Keypoints
+from kaf.keypoints import collate as stack_keypoints
 
 Matching = Callable[[Keypoints, Keypoints], Tensor]  # keypoints (K,) of two slices -> match (K,) int64
 
@@ -40,7 +41,7 @@ class Window:
 
     def __post_init__(self) -> None:
         if not 0 <= self.fraction <= 1 or self.minimum < 1:
-            raise ValueError(f"a window needs a fraction in 0..1 and a minimum of at least 1 slice, got {self}")
+            raise ValueError(f"a window needs a fraction in 0..1 and at least 1 slice as minimum, got {self}")
 
     def neighbours(self, slice_index: int, slices: int) -> list[int]:
         """The slices within the window, other than the slice itself; never empty for two slices or more."""
@@ -62,7 +63,8 @@ class SliceDataset(Dataset):
     def __init__(self, store: Store, volumes: Sequence[int], size: int, k: int, labelled: bool = True):
         missing = [store.volumes[v].id for v in volumes if not store.volumes[v].labelled]
         if labelled and missing:
-            raise ValueError(f"volumes without labels: {', '.join(missing)}; leave them out or pass labelled=False")
+            raise ValueError(f"volumes without labels: {', '.join(missing)}; leave them out or "
+                             "pass labelled=False")
         self.store, self.size, self.k, self.labelled = store, size, k, labelled
         self.items = _slices(store, volumes)
 
@@ -105,7 +107,7 @@ class PairDataset(Dataset):
         first, second = (self.store.sample(v, i, self.size, self.k) for i in (s, other))
         return PairSample(
             torch.stack([first.image, second.image]),
-            Keypoints(*(torch.stack(fields) for fields in zip(first.keypoints, second.keypoints, strict=True))),
+            stack_keypoints([first.keypoints, second.keypoints]),
             self.matching(first.keypoints, second.keypoints),
             torch.tensor([first.position, second.position]),
             torch.tensor([first.mean, second.mean]),
@@ -125,7 +127,8 @@ class EpochSampler(Sampler[list[int]]):
     def __init__(self, length: int, batch_size: int, seed: int = 0, steps: int | None = None,
                  start: int = 0, stop: int | None = None):
         if min(length, batch_size, 1 if steps is None else steps) < 1:
-            raise ValueError(f"length, batch_size and steps must be at least 1, got {length}, {batch_size}, {steps}")
+            raise ValueError("length, batch_size and steps must be at least 1, got "
+                             f"{length}, {batch_size}, {steps}")
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.steps = steps or max(1, length // batch_size)
         self.start, self.stop = start, self.steps if stop is None else stop
@@ -157,9 +160,10 @@ class EpochSampler(Sampler[list[int]]):
 
 
 def collate(samples: Sequence[SliceSample] | Sequence[PairSample]) -> SliceSample | PairSample:
-    """A batch of samples: the same container with a leading dimension ``B``; numbers become float32 or int64."""
+    """A batch: the same container with a leading dimension ``B``; numbers become float32 or int64."""
     batch = default_collate(list(samples))  # keeps NamedTuples, nested ones too
-    return type(batch)(*(f.float() if isinstance(f, Tensor) and f.dtype == torch.float64 else f for f in batch))
+    # Python floats have become float64.
+    return batch._replace(**{name: getattr(batch, name).float() for name in ("mean", "std", "position")})
 
 
 def _slices(store: Store, volumes: Sequence[int]) -> list[tuple[int, int]]:

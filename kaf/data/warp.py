@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from kaf.keypoints import Keypoints, inside
 
 SPLINE_POWER = 151 / 315  # integral of the squared cubic B-spline: how much it damps a variance, per axis
-INVERSION_STEPS = 10  # of the fixed-point iteration; within the limit of AugmentConfig each at least halves the error
+INVERSION_STEPS = 10  # of the fixed-point iteration; the limit of AugmentConfig makes each halve the error
 INVERSION_TOLERANCE = 0.05  # px; a keypoint whose inverse is worse (the image folds there) becomes invalid
 
 
@@ -24,7 +24,7 @@ class Geometry(NamedTuple):
     linear: Tensor  # (B, 2, 2) zoom times an orthogonal matrix, acts on (x, y)
     shift: Tensor  # (B, 2) pixels
     control: Tensor  # (B, 2, Gy, Gx) pixels, B-spline coefficients of u = (u_x, u_y)
-    spacing: float  # pixels between the control points, which are centred on the image
+    spacing: float  # pixels between the control points, which are centred on the image and cover it
 
 
 def warp(images: Tensor, keypoints: Keypoints, labels: Tensor | None, geometry: Geometry,
@@ -41,10 +41,11 @@ def warp(images: Tensor, keypoints: Keypoints, labels: Tensor | None, geometry: 
     centre = (size - 1) / 2
     offset = centre + geometry.shift.to(device)  # (B, 2) where the centre of the image goes
     zoom = torch.linalg.vector_norm(linear[:, :, 0], dim=1)  # (B,)
-    field = spline_field(geometry.control.to(device), geometry.spacing, height, width)  # (B, 2, H, W)
+    control = geometry.control.to(device)
+    field = spline_field(control, geometry.spacing, height, width)  # (B, 2, H, W)
 
     inverse = (linear / zoom[:, None, None] ** 2).transpose(1, 2)  # of zoom times orthogonal
-    grid = _sampling_grid(inverse, offset, field, size)
+    grid = _sampling_grid(control, geometry.spacing, inverse, offset, height, width)
     fill = images.amin((1, 2, 3), keepdim=True) if fill is None else torch.as_tensor(fill, device=device)
     images = F.grid_sample(images - fill, grid, align_corners=False) + fill
     if labels is not None:
@@ -57,22 +58,38 @@ def warp(images: Tensor, keypoints: Keypoints, labels: Tensor | None, geometry: 
 
 
 def spline_field(control: Tensor, spacing: float, height: int, width: int) -> Tensor:
-    """The cubic B-spline surface (B, 2, H, W) over coefficients (B, 2, Gy, Gx) ``spacing`` pixels apart."""
+    """The cubic B-spline surface (B, 2, H, W) over coefficients (B, 2, Gy, Gx) ``spacing`` pixels apart.
+
+    Raises ``ValueError`` if there are too few coefficients to cover the image.
+    """
     def weights(length: int, count: int) -> Tensor:  # (length, count)
+        if (count - 3) * spacing < length - 1:
+            raise ValueError(f"{count} control points {spacing} px apart do not cover {length} pixels; "
+                             f"take at least (length - 1) / spacing + 3")
         pixel = torch.arange(length, device=control.device) - (length - 1) / 2
-        knot = torch.arange(count, device=control.device) - (count - 1) / 2
-        distance = (pixel[:, None] / spacing - knot).abs()
+        distance = (pixel[:, None] / spacing - _knots(count, control.device)).abs()
         return F.relu(2 - distance) ** 3 / 6 - F.relu(1 - distance) ** 3 * 4 / 6
 
     return weights(height, control.shape[2]) @ control @ weights(width, control.shape[3]).T
 
 
-def _sampling_grid(inverse: Tensor, offset: Tensor, field: Tensor, size: Tensor) -> Tensor:
-    """The places p of all pixels q, (B, H, W, 2), in grid_sample's units: -1 to 1 from border to border."""
-    x = field[:, 0] + torch.arange(field.shape[3], device=field.device) - offset[:, 0, None, None]
-    y = field[:, 1] + torch.arange(field.shape[2], device=field.device)[:, None] - offset[:, 1, None, None]
-    unit = (inverse * 2 / size[:, None])[:, :, :, None, None]  # (B, 2, 2, 1, 1)
-    return torch.stack([unit[:, i, 0] * x + unit[:, i, 1] * y for i in (0, 1)], -1)
+def _knots(count: int, device: torch.device) -> Tensor:
+    """Places of the control points along one axis, in spacings from the centre of the image."""
+    return torch.arange(count, device=device) - (count - 1) / 2
+
+
+def _sampling_grid(control: Tensor, spacing: float, inverse: Tensor, offset: Tensor,
+                   height: int, width: int) -> Tensor:
+    """The places p of all pixels q, (B, H, W, 2), in grid_sample's units: -1 to 1 from border to border.
+
+    Splines reproduce linear functions, so the affine part is added at the few control points.
+    """
+    size = control.new_tensor([width, height])
+    y, x = (spacing * _knots(count, control.device) for count in control.shape[2:])
+    q = torch.stack(torch.meshgrid(x, y, indexing="xy")) + (size[:, None, None] - 1) / 2  # (2, Gy, Gx) pixels
+    moved = control + q - offset[:, :, None, None]
+    unit = torch.einsum("bij,bjyx->biyx", inverse * 2 / size[:, None], moved)
+    return spline_field(unit, spacing, height, width).permute(0, 2, 3, 1)
 
 
 def _undo_displacement(target: Tensor, field: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:

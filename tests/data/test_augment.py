@@ -5,7 +5,16 @@ import math
 import pytest
 import torch
 
-from kaf.data.augment import NEUTRAL, PRESETS, AugmentConfig, Intensity, adjust, augment, draw_geometry, draw_intensity
+from kaf.data.augment import (
+    NEUTRAL,
+    PRESETS,
+    AugmentConfig,
+    Intensity,
+    adjust,
+    augment,
+    draw_geometry,
+    draw_intensity,
+)
 from kaf.keypoints import Keypoints
 
 
@@ -31,7 +40,8 @@ def flatten(result):
 
 def change(size=1, **amounts):
     """An Intensity that does nothing but ``amounts``."""
-    fields = {name: torch.full((size,), float(amounts.get(name, neutral))) for name, neutral in NEUTRAL.items()}
+    values = {**NEUTRAL, **amounts}
+    fields = {name: torch.full((size,), float(values[name])) for name in NEUTRAL}
     return Intensity(**fields, seed=torch.arange(size))
 
 
@@ -61,6 +71,13 @@ def test_geometry_then_intensity_is_the_whole():
     assert not torch.equal(geometry[0], whole[0])
 
 
+def test_autocast_changes_nothing():
+    plain = flatten(augment(*batch(8), PRESETS["default"], seeded()))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = flatten(augment(*batch(8), PRESETS["default"], seeded()))
+    assert all(torch.equal(a, b) for a, b in zip(plain, mixed, strict=True))
+
+
 def test_intensity_only_leaves_places_alone():
     images, points, labels = batch(8)
     result = augment(images, points, labels, PRESETS["default"].intensity_only(), seeded())
@@ -87,8 +104,8 @@ def test_an_image_does_not_depend_on_its_batch():
 
 def test_parameters_stay_in_their_ranges_and_happen_as_often_as_asked():
     config = AugmentConfig(
-        flip=("horizontal", "vertical", "transpose"), affine_p=0.6, rotation_deg=20.0, scale=(0.8, 1.5), shift=0.1,
-        elastic_p=0.3, elastic_px=2.0, gamma_p=0.4, gamma=(0.7, 1.5), noise_p=0.2, noise=0.5)
+        flip=("horizontal", "vertical", "transpose"), affine_p=0.6, rotation_deg=20.0, scale=(0.8, 1.5),
+        shift=0.1, elastic_p=0.3, elastic_px=2.0, gamma_p=0.4, gamma=(0.7, 1.5), noise_p=0.2, noise=0.5)
     n = 4000
     geometry, intensity = draw_geometry(config, n, 50, 80, seeded()), draw_intensity(config, n, seeded())
     zoom = torch.linalg.det(geometry.linear).abs().sqrt()

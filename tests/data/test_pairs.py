@@ -11,7 +11,7 @@ from kaf.data.pairs import EpochSampler, PairDataset, SliceDataset, Window, coll
 from kaf.data.store import SliceSample
 from kaf.keypoints import Keypoints
 
-SIZE, K = 6, 4
+SIZE, K, ACDC = 6, 4, Window(0.18, 2)
 
 
 class FakeStore:
@@ -19,17 +19,17 @@ class FakeStore:
 
     def __init__(self, slices, labelled=True):
         flags = [labelled] * len(slices) if isinstance(labelled, bool) else labelled
-        self.volumes = [
-            SimpleNamespace(id=f"vol{v}", shape=(n, 9, 9), labelled=f) for v, (n, f) in enumerate(zip(slices, flags))
-        ]
+        self.volumes = [SimpleNamespace(id=f"vol{v}", shape=(n, 9, 9), labelled=flag)
+                        for v, (n, flag) in enumerate(zip(slices, flags, strict=True))]
 
     def sample(self, v, s, size, k):
         value = 10 * v + s
         points = Keypoints(torch.full((k, 2), float(value)), torch.ones(k), torch.ones(k),
                            torch.zeros(k, 128, dtype=torch.uint8), torch.arange(k) < k - 1)
         shape = (size, size) if self.volumes[v].labelled else (0, 0)
-        return SliceSample(torch.full((size, size), value, dtype=torch.uint8), torch.ones(shape, dtype=torch.int64),
-                           points, 1.5, 2.5, s / self.volumes[v].shape[0], v, s)
+        image = torch.full((size, size), value, dtype=torch.uint8)
+        label = torch.ones(shape, dtype=torch.int64)
+        return SliceSample(image, label, points, 1.5, 2.5, s / self.volumes[v].shape[0], v, s)
 
 
 def identity_match(a, b):
@@ -37,7 +37,7 @@ def identity_match(a, b):
     return torch.where(a.valid, torch.arange(K), -2)
 
 
-def pairs(slices, window=Window(0.18, 2), seed=0):
+def pairs(slices, window=ACDC, seed=0):
     store = FakeStore(slices)
     return PairDataset(store, range(len(slices)), SIZE, K, window, identity_match, seed)
 
@@ -55,7 +55,7 @@ def test_neighbours_are_uniform_over_the_window(slices):
         counts = Counter(chosen(dataset, epoch * slices + s)[1] for epoch in range(600))
         assert set(counts) == set(allowed)
         expected = 600 / len(allowed)
-        assert sum((counts[i] - expected) ** 2 / expected for i in allowed) < 20  # chi-square, 3 degrees of freedom
+        assert sum((counts[i] - expected) ** 2 / expected for i in allowed) < 20  # chi-square, up to 3 d.o.f.
 
 
 def test_window_is_the_larger_of_fraction_and_minimum():
@@ -111,7 +111,8 @@ def test_collate_keeps_containers_and_types():
     batch = collate([pairs([5])[i] for i in range(3)])
     assert isinstance(batch.keypoints, Keypoints)
     assert batch.image.shape == (3, 2, SIZE, SIZE) and batch.image.dtype == torch.uint8
-    assert batch.keypoints.descriptor.shape == (3, 2, K, 128) and batch.keypoints.descriptor.dtype == torch.uint8
+    descriptor = batch.keypoints.descriptor
+    assert descriptor.shape == (3, 2, K, 128) and descriptor.dtype == torch.uint8
     assert batch.keypoints.valid.dtype == torch.bool and batch.match.dtype == torch.int64
     slices = SliceDataset(FakeStore([5]), [0], SIZE, K)
     batch = collate([slices[i] for i in range(3)])
@@ -136,7 +137,8 @@ def test_sampler_gives_full_batches_and_every_item_once_per_permutation(length, 
     assert all(len(b) == batch for b in steps)
     stream = [n for b in steps for n in b]
     for turn in range(len(stream) // length):
-        assert sorted(stream[turn * length : (turn + 1) * length]) == list(range(turn * length, (turn + 1) * length))
+        first, last = turn * length, (turn + 1) * length
+        assert sorted(stream[first:last]) == list(range(first, last))
 
 
 def test_sampler_resumes_at_any_step():

@@ -9,6 +9,7 @@ from kaf.data.augment import PRESETS, AugmentConfig, draw_geometry
 from kaf.data.warp import Geometry, spline_field, warp
 from kaf.keypoints import Keypoints
 
+SIGMA = 1.5  # px of the blobs; the centroid of a bent blob errs with its square: .27 px at 2, .09 px at 1
 AFFINE = AugmentConfig(flip=("horizontal", "vertical", "transpose"), affine_p=1.0, rotation_deg=180.0,
                        scale=(0.7, 1.3), shift=0.1)
 HARDEST = AugmentConfig(flip=("horizontal",), affine_p=1.0, rotation_deg=30.0, scale=(0.7, 1.3), shift=0.1,
@@ -22,7 +23,7 @@ def keypoints(xy):
                      torch.zeros(batch, k, 0, dtype=torch.uint8), torch.ones(batch, k, dtype=torch.bool))
 
 
-def blobs(xy, height, width, sigma=2.0):
+def blobs(xy, height, width, sigma=SIGMA):
     """One Gaussian blob per image, centred at ``xy`` (B, 2): (B, 1, H, W)."""
     x = torch.arange(width) - xy[:, 0, None, None]
     y = torch.arange(height)[:, None] - xy[:, 1, None, None]
@@ -38,7 +39,8 @@ def centroids(images):
 
 
 def identity(batch, spacing=32.0):
-    return Geometry(torch.eye(2).repeat(batch, 1, 1), torch.zeros(batch, 2), torch.zeros(batch, 2, 6, 6), spacing)
+    linear = torch.eye(2).repeat(batch, 1, 1)
+    return Geometry(linear, torch.zeros(batch, 2), torch.zeros(batch, 2, 6, 6), spacing)
 
 
 def blob_errors(config, seed, height, width, batch=24):
@@ -46,7 +48,8 @@ def blob_errors(config, seed, height, width, batch=24):
     generator = torch.Generator().manual_seed(seed)
     places = torch.rand(batch, 2, generator=generator) * torch.tensor([width - 1, height - 1])
     geometry = draw_geometry(config, batch, height, width, generator)
-    images, points, _ = warp(blobs(places, height, width), keypoints(places[:, None]), None, geometry, fill=0.0)
+    images = blobs(places, height, width)
+    images, points, _ = warp(images, keypoints(places[:, None]), None, geometry, fill=0.0)
     x, y = points.xy[:, 0].unbind(1)
     border = torch.stack([places[:, 0], places[:, 1], width - 1 - places[:, 0], height - 1 - places[:, 1],
                           x, y, width - 1 - x, height - 1 - y]).amin(0)
@@ -66,13 +69,13 @@ def test_affine_moves_keypoints_to_where_the_content_goes(height, width):
 def test_elastic_moves_keypoints_to_where_the_content_goes(config):
     errors = torch.cat([blob_errors(config, seed, 112, 128)[0] for seed in range(12)])
     assert len(errors) > 100
-    assert errors.max() < 0.3
+    assert errors.max() < 0.2
 
 
 def test_scale_follows_the_zoom():
     _, scale, mass = blob_errors(AFFINE, 3, 112, 112, batch=60)
-    blob = 2 * math.pi * 2.0**2  # the mass of a blob grows with the square of the zoom
-    torch.testing.assert_close(scale, 4 * (mass / blob).sqrt(), rtol=0.01, atol=0)
+    blob = 2 * math.pi * SIGMA**2  # the mass of a blob grows with the square of the zoom
+    torch.testing.assert_close(scale, 4 * (mass / blob).sqrt(), rtol=0.02, atol=0)
     assert scale.min() < 3.4 and scale.max() > 4.6
 
 
@@ -128,7 +131,8 @@ def test_labels_follow_the_image():
 
 def test_an_image_does_not_depend_on_its_batch():
     generator = torch.Generator().manual_seed(0)
-    images, places = torch.rand(5, 1, 40, 48, generator=generator), 40 * torch.rand(5, 7, 2, generator=generator)
+    images = torch.rand(5, 1, 40, 48, generator=generator)
+    places = 40 * torch.rand(5, 7, 2, generator=generator)
     geometry = draw_geometry(HARDEST, 5, 40, 48, generator)
     together = warp(images, keypoints(places), None, geometry)
     for i in range(5):
@@ -146,6 +150,8 @@ def test_a_constant_spline_is_constant_and_a_linear_one_linear():
     field = spline_field(control, 10.0, 30, 41)
     torch.testing.assert_close(field[0, 0], torch.ones(30, 41))
     torch.testing.assert_close(field[0, 1], (torch.arange(41) - 20.0).expand(30, 41), atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match="cover"):
+        spline_field(control, 10.0, 30, 42)
 
 
 def test_elastic_strength_is_what_it_says_and_never_folds():
