@@ -151,6 +151,7 @@ class Mixer(nn.Module):
 
     def __init__(self, name: str, dim: int, depth: int, heads: int = 4):
         super().__init__()
+        self.name = name
         self.blocks = nn.ModuleList() if name == "none" else nn.ModuleList(
             make_block(name, dim, heads) for _ in range(depth))
 

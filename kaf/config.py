@@ -1,0 +1,213 @@
+"""Configuration: frozen dataclasses, the three scales, the two recipes, and what a notebook may set.
+
+``resolve`` turns what a person chooses (a data set, a scale, a recipe) into an :class:`Experiment`, in
+which every number that decides a result is written out.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import kaf
+from kaf.data.augment import PRESETS as AUGMENT
+from kaf.data.augment import AugmentConfig
+from kaf.data.cases import get_layout
+from kaf.networks import PRESETS as KAF
+from kaf.networks import KAFConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What a network sees."""
+
+    dataset: str
+    spacing_mm: float | None  # in-plane spacing of the store; None: as in the files
+    size: int  # the network sees the central size x size pixels
+    points: int  # K, the strongest keypoints of a slice
+    detector: str = "sift"
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """One optimisation: linear warm-up, then a cosine to ``final`` times the learning rate."""
+
+    steps: int  # batches; ignored where ``epochs`` is set
+    batch: int
+    epochs: int = 0  # passes over the data, as the paper counts; 0: count steps
+    name: str = "adamw"  # or "adam", "sgd" (momentum .9)
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    warmup: float = 0.05  # fraction of the steps
+    final: float = 0.0
+    clip: float | None = 1.0  # largest norm of the gradient; None: not clipped
+
+    def total(self, items: int) -> int:
+        """Number of steps for a data set of ``items``."""
+        return self.epochs * max(1, items // self.batch) if self.epochs else self.steps
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Pretraining without labels (sections 3.2 and 3.3)."""
+
+    optim: OptimConfig
+    # Of L_pcl, L_global, L_local. The paper gives the sum over all terms of L_local .01; ours is their mean.
+    weights: tuple[float, float, float] = (1.0, 1.0, 0.1)
+    threshold: float = 0.35  # positives lie closer than this in relative slice position
+    temperature: float = 0.1
+    match_px: float = 30.0  # Manhattan distance within which keypoints may correspond, pixels of the store
+    match_rule: str = "mutual"
+    local_reduction: str = "mean"
+    neighbour: tuple[float, int] = (0.18, 2)  # window of neighbouring slices: fraction of the stack, at least
+    augment: AugmentConfig = AUGMENT["default"]
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Supervised training with few labels (section 4)."""
+
+    optim: OptimConfig
+    loss: str = "dice_ce"  # or "ce", the paper's
+    augment: AugmentConfig = AUGMENT["default"]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that decides a result, apart from the patients chosen."""
+
+    data: DataConfig
+    width: int  # filters f of the first block
+    kaf: KAFConfig
+    pretrain: PretrainConfig
+    finetune: FinetuneConfig
+    scale: str = ""
+    recipe: str = ""
+    seed: int = 0
+
+    def changed(self, **changes: Any) -> "Experiment":
+        """A copy with some fields replaced; ``pretrain__optim__steps=10`` reaches into the parts."""
+        return _changed(self, changes)
+
+
+SCALES = ("smoke", "laptop", "full")
+RECIPES = ("default", "paper")
+DATASETS = ("phantom", "phantom-ct", "acdc", "chd")
+
+
+def resolve(scale: str, dataset: str = "phantom", recipe: str = "default", seed: int = 0,
+            **changes: Any) -> Experiment:
+    """The experiment of a data set at a scale.
+
+    ``scale`` is ``smoke`` (minutes on two cores), ``laptop`` (an hour) or ``full`` (a GPU).
+    ``recipe="paper"`` takes the paper's block, readings of gather and scatter, optimisers and loss; at
+    scale ``full`` it is the published experiment. ``changes`` as in :meth:`Experiment.changed`.
+    Raises ``ValueError`` for unknown names.
+    """
+    _choose("scale", scale, SCALES)
+    _choose("dataset", dataset, DATASETS)
+    _choose("recipe", recipe, RECIPES)
+    ct = get_layout(dataset).spacing_mm is None
+    data, width, layers, pretraining, finetuning = _size(scale, dataset, ct)
+    match_px = (20.0 if ct else 30.0) * _pixel_ratio(data, ct)
+    pretrain = PretrainConfig(
+        OptimConfig(*pretraining), threshold=0.1 if ct else 0.35, match_px=round(match_px, 1),
+        neighbour=(0.05, 1) if ct else (0.18, 2))
+    experiment = Experiment(data, width, layers, pretrain, FinetuneConfig(OptimConfig(*finetuning)),
+                            scale, recipe, seed)
+    return (_as_in_the_paper(experiment, ct) if recipe == "paper" else experiment).changed(**changes)
+
+
+def _size(scale: str, dataset: str, ct: bool) -> tuple[DataConfig, int, KAFConfig, tuple, tuple]:
+    """Data, width, KAF layers, (steps, batch) of pretraining and of fine-tuning."""
+    if scale == "smoke":
+        layers = KAFConfig(dim=32, depth=2, hidden=16)
+        return DataConfig(dataset, 2.0, 96, 96), 6, layers, (60, 8), (150, 8)
+    if scale == "laptop":
+        layers = KAFConfig(dim=64, depth=4, hidden=32)
+        return DataConfig(dataset, 2.0 if ct else 1.5, 144, 160), 12, layers, (400, 12), (700, 8)
+    size = 512 if ct else 224
+    return DataConfig(dataset, None if ct else 1.25, size, 300), 32, KAF["default"], (2000, 32), (4000, 10)
+
+
+def _pixel_ratio(data: DataConfig, ct: bool) -> float:
+    """Distances in the paper are pixels of its own grid: 1.25 mm for ACDC, about .5 mm for CHD."""
+    return 1.0 if data.spacing_mm is None else (0.5 if ct else 1.25) / data.spacing_mm
+
+
+def _as_in_the_paper(experiment: Experiment, ct: bool) -> Experiment:
+    full = experiment.scale == "full"
+    layers = replace(KAF["paper"], depth=16 if full else experiment.kaf.depth, dim=experiment.kaf.dim,
+                     hidden=experiment.kaf.hidden)
+    e = experiment.changed(
+        kaf=layers,
+        pretrain__optim__name="sgd", pretrain__optim__lr=0.002, pretrain__optim__weight_decay=1e-5,
+        pretrain__optim__warmup=0.0, pretrain__optim__clip=None,
+        pretrain__weights=(1.0, 1.0, 0.01), pretrain__local_reduction="released", pretrain__augment=AUGMENT["paper"],
+        finetune__optim__name="adam", finetune__optim__lr=5e-5 if ct else 5e-4, finetune__optim__final=0.1,
+        finetune__optim__weight_decay=0.0, finetune__optim__warmup=0.0, finetune__optim__clip=None,
+        finetune__loss="ce", finetune__augment=AUGMENT["paper"])
+    if full:
+        e = e.changed(width=32 if ct else 48, data__size=512 if ct else 352, pretrain__optim__epochs=51,
+                      finetune__optim__epochs=101 if ct else 201)
+    return e
+
+
+def _choose(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(allowed)}")
+
+
+def _changed(part: Any, changes: Mapping[str, Any]) -> Any:
+    flat, nested = {}, {}
+    for name, value in changes.items():
+        head, _, rest = name.partition("__")
+        if head not in vars(part):
+            close = get_close_matches(head, vars(part), 1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(vars(part))}"
+            raise ValueError(f"{type(part).__name__} has no field {head!r}{hint}")
+        if rest:
+            nested.setdefault(head, {})[rest] = value
+        else:
+            flat[head] = value
+    flat |= {head: _changed(flat.get(head, getattr(part, head)), inner) for head, inner in nested.items()}
+    return replace(part, **flat)
+
+
+def describe(config: Any) -> str:
+    """A configuration as indented JSON: what notebooks print and run folders keep."""
+    return json.dumps(asdict(config), indent=2)
+
+
+def digest(*parts: Any) -> str:
+    """A short fingerprint of configurations and plain values."""
+    plain = [asdict(p) if hasattr(p, "__dataclass_fields__") else p for p in parts]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def workspace() -> Path:
+    """Where stores and runs go unless told otherwise: ``$KAF_HOME``, else the checkout, else here."""
+    if os.environ.get("KAF_HOME"):
+        return Path(os.environ["KAF_HOME"]).expanduser()
+    checkout = Path(kaf.__file__).resolve().parents[1]
+    return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+
+
+def refuse_unknown(namespace: Mapping[str, Any], known: tuple[str, ...] | list[str]) -> None:
+    """Stop if a notebook holds a parameter that it does not know; papermill itself only warns.
+
+    ``namespace`` is ``globals()`` of a notebook that so far has only imported modules and set parameters.
+    Raises ``ValueError`` naming the parameter and the one probably meant.
+    """
+    front_end = {"In", "Out", "exit", "quit", "open", "get_ipython"}
+    given = {n for n, v in namespace.items() if not (n.startswith("_") or n in front_end
+                                                     or isinstance(v, ModuleType) or callable(v))}
+    for name in sorted(given - set(known)):
+        close = get_close_matches(name, known, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+        raise ValueError(f"unknown parameter {name!r}; {hint}")

@@ -1,0 +1,162 @@
+"""Supervised training with few labels, prediction, and the comparison of methods (chapter 6)."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from monai.losses import DiceCELoss
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from kaf.config import Experiment, FinetuneConfig, digest
+from kaf.data.augment import augment
+from kaf.data.grid import uncrop
+from kaf.data.pairs import EpochSampler, SliceDataset, collate
+from kaf.data.store import SliceSample, Store
+from kaf.evaluate import score_volume
+from kaf.keypoints import Keypoints
+from kaf.loop import fit, make_fabric, step_generator
+from kaf.networks import build_network
+from kaf.pretrain import load_encoder
+from kaf.runs import Run
+
+PREDICT_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Method:
+    """One line of a results table."""
+
+    name: str
+    network: str  # a name in kaf.networks.NETWORKS
+    pretraining: str = "none"  # or "kaf": the encoder comes from a pretraining run of the same network
+
+
+METHODS = {
+    "unet": Method("UNet", "unet"),
+    "wide_unet": Method("wide UNet", "wide_unet"),
+    "kaf_scratch": Method("KAF from scratch", "kaf_unet"),
+    "kaf_pretrained": Method("KAF pretrained", "kaf_unet", "kaf"),
+}
+
+
+def get_method(key: str) -> Method:
+    """A method by its key. Raises ``ValueError`` for an unknown one."""
+    if key not in METHODS:
+        raise ValueError(f"unknown method {key!r}; choose from {', '.join(METHODS)}")
+    return METHODS[key]
+
+
+def z_score(batch: SliceSample) -> Tensor:
+    """Slices ``(B, size, size)`` of 8 bit as the network sees them: float32 ``(B, 1, size, size)``."""
+    return ((batch.image.float() - batch.mean.view(-1, 1, 1)) / batch.std.view(-1, 1, 1)).unsqueeze(1)
+
+
+class SegmentationLoss:
+    """Dice + cross-entropy, or cross-entropy alone, of one augmented batch."""
+
+    def __init__(self, config: FinetuneConfig, seed: int):
+        if config.loss not in ("dice_ce", "ce"):
+            raise ValueError(f"unknown loss {config.loss!r}; choose dice_ce or ce")
+        self.config, self.seed = config, seed
+        # One Dice for the batch: in a single slice a small structure is often missing altogether.
+        self.dice_ce = DiceCELoss(to_onehot_y=True, softmax=True, batch=True, lambda_dice=config.loss == "dice_ce")
+
+    def __call__(self, model: nn.Module, batch: SliceSample, step: int) -> tuple[Tensor, dict]:
+        image, keypoints, label = augment(z_score(batch), batch.keypoints, batch.label, self.config.augment,
+                                          step_generator(self.seed, step))
+        return self.dice_ce(model(image, keypoints).float(), label.unsqueeze(1)), {}
+
+
+def finetune(experiment: Experiment, store: Store, patients: Collection[str], runs: str | Path, method: str = "unet",
+             pretrained: Run | None = None, device: str = "auto", workers: int = 0) -> Run:
+    """Train ``method`` on the labelled slices of ``patients``; returns the finished run.
+
+    All weights train, and the last step is the result: nothing is chosen on other patients. ``pretrained``
+    is the run that the encoder comes from. Calling again resumes or returns at once. Raises ``ValueError`` where
+    the method and ``pretrained`` do not agree, or a patient has no labels.
+    """
+    config, chosen = experiment.finetune, get_method(method)
+    if (pretrained is None) != (chosen.pretraining == "none"):
+        raise ValueError(f"method {method!r} has pretraining {chosen.pretraining!r}, but "
+                         f"{'no' if pretrained is None else 'a'} pretraining run was given")
+    dataset = SliceDataset(store, store.select(patients=patients, labelled=True), experiment.data.size,
+                           experiment.data.points)
+    identity = {"experiment": {**asdict(experiment), "pretrain": None}, "method": method, "patients": sorted(patients),
+                "pretrained": pretrained and pretrained.folder.name, "store": store.settings.digest}
+    name = f"finetune-{method}-{experiment.data.dataset}-{experiment.scale}-m{len(patients)}-{digest(identity)}"
+    run = Run(Path(runs) / name, identity)
+    torch.manual_seed(experiment.seed)
+    network = make_network(experiment, store, method)
+    if pretrained is not None:
+        load_encoder(pretrained, network)
+    steps = config.optim.total(len(dataset))
+
+    def batches(start: int) -> Iterator[SliceSample]:
+        sampler = EpochSampler(len(dataset), config.optim.batch, experiment.seed, start=start, stop=steps)
+        return iter(DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers))
+
+    fit(run, make_fabric(device), network, config.optim, steps, batches, SegmentationLoss(config, experiment.seed),
+        title=f"{chosen.name}, {len(patients)} patients")
+    return run
+
+
+def make_network(experiment: Experiment, store: Store, method: str) -> nn.Module:
+    """The untrained network of a method, with one class for the background and one for each structure."""
+    classes = len(store.structures) + 1
+    return build_network(get_method(method).network, classes, experiment.width, experiment.kaf)
+
+
+def load_network(run: Run, experiment: Experiment, store: Store, method: str) -> nn.Module:
+    """The trained network of a finished run, ready to predict. Raises ``ValueError`` for an unfinished one."""
+    state, facts = run.load(), run.add_provenance()
+    if state is None or "steps" not in facts:
+        raise ValueError(f"{run.folder} is unfinished; run finetune again, it continues")
+    network = make_network(experiment, store, method)
+    network.load_state_dict(state["model"])
+    return network.eval()
+
+
+@torch.inference_mode()
+def predict(network: nn.Module, store: Store, volume: int, size: int, points: int,
+            device: str | torch.device = "cpu") -> np.ndarray:
+    """Labels ``(S, H, W)`` uint8 of a volume in the grid of its file.
+
+    The network sees the central ``size`` pixels of the store; probabilities go to the grid of the file before
+    the most probable label is taken, and outside the part that was seen everything is background. Every slice
+    is predicted by itself, whatever slices share its batch.
+    """
+    record = store.volumes[volume]
+    network = network.to(device).eval()
+    slices = []
+    for first in range(0, record.shape[0], PREDICT_BATCH):
+        numbers = range(first, min(first + PREDICT_BATCH, record.shape[0]))
+        batch = collate([store.sample(volume, s, size, points) for s in numbers])
+        image, keypoints = z_score(batch).to(device), batch.keypoints.to(device)
+        probabilities = network(image, keypoints).float().softmax(1).cpu()
+        slices.append(to_native(probabilities, record.shape[1:], record.native_shape[1:]))
+    return np.concatenate(slices)
+
+
+def to_native(probabilities: Tensor, shape: tuple[int, int], native: tuple[int, int]) -> np.ndarray:
+    """Class probabilities ``(S, C, size, size)`` of the central crop -> labels ``(S, H, W)`` of the file's grid."""
+    whole = uncrop(probabilities, shape)
+    whole[:, 0] += 1 - whole.sum(1)  # outside the crop: background
+    whole = F.interpolate(whole, tuple(native), mode="bilinear", align_corners=False)
+    return whole.argmax(1).to(torch.uint8).numpy()
+
+
+def evaluate(network: nn.Module, store: Store, patients: Sequence[str], experiment: Experiment,
+             device: str | torch.device = "cpu") -> pd.DataFrame:
+    """Scores of every labelled frame of ``patients`` at native spacing: rows of :func:`kaf.evaluate.score_volume`."""
+    tables = []
+    for volume in store.select(patients=patients, labelled=True):
+        record = store.volumes[volume]
+        labels = predict(network, store, volume, experiment.data.size, experiment.data.points, device)
+        rows = score_volume(labels, store.truth(volume), record.native_spacing_mm, store.structures)
+        tables.append(rows.assign(patient=record.patient, frame=record.frame, group=record.group))
+    return pd.concat(tables, ignore_index=True)

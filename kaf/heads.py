@@ -1,0 +1,75 @@
+"""What pretraining puts on an encoder and throws away afterwards: three heads (chapters 3 to 5)."""
+
+import torch
+from torch import Tensor, nn
+
+from kaf.correspondence import log_sinkhorn
+from kaf.keypoints import Keypoints
+from kaf.mixers import TokenMLP, make_block
+
+
+class BottleneckHead(nn.Module):
+    """Global average pool of the bottleneck, then two linear layers: ``(B, C, h, w) -> (B, out)``."""
+
+    def __init__(self, channels: int, out: int = 512):
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(channels, channels // 2), nn.ReLU(), nn.Linear(channels // 2, out))
+
+    def forward(self, centre: Tensor) -> Tensor:
+        return self.mlp(centre.mean((2, 3)))
+
+
+class KeypointHead(nn.Module):
+    """Fuse the keypoint features of all levels; project their mean over the keypoints of a slice.
+
+    ``levels`` times ``(B, K, d)``, ``valid (B, K)`` -> the projection ``(B, out)`` for the global loss and
+    the fused features ``(B, K, d)`` for the local one. A slice without keypoints has the mean 0.
+    """
+
+    def __init__(self, levels: int, dim: int, out: int = 512):
+        super().__init__()
+        self.fuse = nn.Linear(levels * dim, dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, dim), nn.BatchNorm1d(dim), nn.ReLU(), nn.Linear(dim, out))
+
+    def forward(self, points: list[Tensor], valid: Tensor) -> tuple[Tensor, Tensor]:
+        fused = self.fuse(torch.cat(points, -1)) * valid.unsqueeze(-1)
+        mean = fused.sum(1) / valid.sum(1, keepdim=True).clamp(min=1)
+        return self.mlp(mean), fused
+
+
+class MatchHead(nn.Module):
+    """Match the keypoints of two slices: ``(B, K, d)`` twice -> log assignment ``(B, K + 1, K + 1)``.
+
+    Positions are added once more, then ``depth`` blocks alternate between attention within a slice and
+    attention to the other slice; scores are scaled dot products, made an assignment by Sinkhorn's
+    algorithm with a learnable dustbin (section 3.3; Sarlin et al. 2020).
+    """
+
+    def __init__(self, dim: int, depth: int = 4, heads: int = 4, block: str = "transformer",
+                 position_norm: str = "layer", iterations: int = 100):
+        super().__init__()
+        self.position = TokenMLP([2, 32, 64, 128, 256, dim], position_norm)
+        self.blocks = nn.ModuleList(make_block(block, dim, heads) for _ in range(depth))
+        self.project = nn.Linear(dim, dim)
+        self.dustbin = nn.Parameter(torch.tensor(1.0))
+        self.iterations = iterations
+
+    def scores(self, a: Tensor, b: Tensor, points_a: Keypoints, points_b: Keypoints, size: int) -> Tensor:
+        """Scores ``(B, K, K)`` before the assignment; ``size`` is the larger side of the image in pixels."""
+        a, b = self._place(a, points_a, size), self._place(b, points_b, size)
+        valid_a, valid_b = points_a.valid, points_b.valid
+        for index, block in enumerate(self.blocks):
+            if index % 2 == 0:
+                a, b = block(a, valid_a), block(b, valid_b)
+            else:
+                a, b = block(a, valid_a, b, valid_b), block(b, valid_b, a, valid_a)
+        a, b = self.project(a), self.project(b)
+        return a @ b.transpose(1, 2) / a.shape[-1] ** 0.5
+
+    def forward(self, a: Tensor, b: Tensor, points_a: Keypoints, points_b: Keypoints, size: int) -> Tensor:
+        scores = self.scores(a, b, points_a, points_b, size)
+        return log_sinkhorn(scores, self.dustbin, self.iterations, points_a.valid, points_b.valid)
+
+    def _place(self, tokens: Tensor, points: Keypoints, size: int) -> Tensor:
+        relative = (points.xy - size / 2) / (0.7 * size)
+        return tokens + self.position(relative, points.valid)

@@ -1,0 +1,52 @@
+"""Three figures that show a run going wrong while it still looks fine (chapters 5 and 8)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kaf.keypoints import Keypoints
+
+COLLAPSED = 0.1  # a feature spread below this means that all slices have nearly the same feature
+DARK = 0.1  # of the range of the image: below lies air, or nothing
+REACH = 2  # a keypoint sits on structure if a brighter pixel lies within this many pixels
+
+
+@torch.no_grad()
+def feature_spread(features: Tensor) -> float:
+    """How different the features ``(N, D)`` of N slices are: 1 for random directions, 0 when collapsed.
+
+    Square root of 1 minus the squared length of the mean of the unit features, corrected for N.
+    """
+    n = len(features)
+    if n < 2:
+        return float("nan")
+    mean = F.normalize(features.float(), dim=1).mean(0).square().sum().item()
+    return max(0.0, (1 - mean) * n / (n - 1)) ** 0.5
+
+
+@torch.no_grad()
+def attention_entropy(weights: Tensor, valid: Tensor) -> float:
+    """Mean entropy of attention weights ``(B, heads, K, K)`` over its maximum: 1 is flat, 0 looks at one point.
+
+    Images with fewer than two valid keypoints say nothing; NaN if there is no other.
+    """
+    count = valid.sum(1)
+    entropy = torch.special.entr(weights.float()).sum(-1)  # (B, heads, K)
+    relative = entropy / count.clamp(min=2).log()[:, None, None]
+    counted = (valid & (count > 1)[:, None])[:, None].expand_as(relative)
+    return relative[counted].mean().item()
+
+
+@torch.no_grad()
+def background_share(image: Tensor, keypoints: Keypoints) -> float:
+    """Share of the valid keypoints of images ``(B, 1, H, W)`` around which everything is dark.
+
+    Dark is the lowest tenth of the range of the image. NaN where there are no keypoints.
+    """
+    low, high = image.amin((2, 3), keepdim=True), image.amax((2, 3), keepdim=True)
+    bright = F.max_pool2d(image, 2 * REACH + 1, stride=1, padding=REACH)
+    dark = bright < low + DARK * (high - low)
+    height, width = image.shape[2:]
+    x, y = (keypoints.xy + 0.5).floor().long().unbind(-1)
+    at = dark.flatten(1).gather(1, y.clamp(0, height - 1) * width + x.clamp(0, width - 1))
+    return at[keypoints.valid].float().mean().item()

@@ -1,0 +1,166 @@
+"""Pretraining without labels: anatomically similar slices and matched keypoints are pulled together (chapter 5)."""
+
+import warnings
+from collections.abc import Collection, Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from kaf.config import Experiment, PretrainConfig, digest
+from kaf.contrast import positional_contrast
+from kaf.correspondence import local_loss, match_keypoints
+from kaf.data.augment import augment
+from kaf.data.pairs import EpochSampler, PairDataset, PairSample, Window, collate
+from kaf.data.store import Store
+from kaf.heads import BottleneckHead, KeypointHead, MatchHead
+from kaf.keypoints import Keypoints
+from kaf.loop import fit, make_fabric, step_generator
+from kaf.monitors import COLLAPSED, attention_entropy, background_share, feature_spread
+from kaf.networks import Encoder, UNet, build_network
+from kaf.runs import Run
+
+MONITOR_EVERY = 10  # steps
+
+
+class Pretrainer(nn.Module):
+    """An encoder with the heads that its losses need."""
+
+    def __init__(self, encoder: Encoder, weights: tuple[float, float, float]):
+        super().__init__()
+        self.encoder, self.weights = encoder, weights
+        self.bottleneck = BottleneckHead(encoder.widths[-1])
+        self.keypoint = self.match = None
+        if encoder.layers:
+            layer = next(iter(encoder.layers.values()))
+            dim, paper = layer.embed.out_features, layer.mixer.name == "paper"
+            self.keypoint = KeypointHead(len(encoder.layers), dim)
+            self.match = MatchHead(dim, block="paper" if paper else "transformer",
+                                   position_norm="batch" if paper else "layer")
+        elif weights[1] or weights[2]:
+            raise ValueError("L_global and L_local need KAF layers; give a UNet the weights (1, 0, 0)")
+
+    def forward(self, image: Tensor, keypoints: Keypoints) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Slices ``(N, 1, H, W)`` -> features of the bottleneck and of the keypoints ``(N, 512)``, and ``(N, K, d)``."""
+        encoded = self.encoder(image, keypoints)
+        pooled, fused = (None, None)
+        if self.keypoint is not None:
+            pooled, fused = self.keypoint(encoded.points, keypoints.valid)
+        return self.bottleneck(encoded.centre), pooled, fused
+
+    def log_assignment(self, fused: Tensor, keypoints: Keypoints, size: int) -> Tensor:
+        """Assignment between the two slices of every pair; features and keypoints are ``(2B, K, ...)``."""
+        a, b = (slice(i, None, 2) for i in (0, 1))
+        return self.match(fused[a], fused[b], keypoints.select(a), keypoints.select(b), size)
+
+
+def flatten_pairs(batch: PairSample) -> tuple[Tensor, Keypoints]:
+    """A batch of B pairs as 2B z-scored slices ``(2B, 1, H, W)`` with their keypoints, pair by pair."""
+    shape = (*batch.mean.shape, 1, 1)
+    image = (batch.image.float() - batch.mean.view(shape)) / batch.std.view(shape)
+    return image.flatten(0, 1).unsqueeze(1), Keypoints(*(field.flatten(0, 1) for field in batch.keypoints))
+
+
+def pair_losses(model: Pretrainer, image: Tensor, keypoints: Keypoints, batch: PairSample,
+                config: PretrainConfig) -> tuple[dict[str, Tensor], Tensor]:
+    """The losses of augmented slices by name, those with weight 0 left out; and the bottleneck features."""
+    centre, pooled, fused = model(image, keypoints)
+    contrast = partial(positional_contrast, position=batch.position, threshold=config.threshold,
+                       temperature=config.temperature)
+    losses = {}
+    if config.weights[0]:
+        losses["pcl"] = contrast(centre.unflatten(0, (-1, 2)))
+    if config.weights[1]:
+        some = keypoints.valid.any(1).view(-1, 2)  # a slice without keypoints has no keypoint feature
+        losses["global"] = contrast(pooled.unflatten(0, (-1, 2)), valid=some)
+    if config.weights[2]:
+        assignment = model.log_assignment(fused, keypoints, max(image.shape[2:]))
+        losses["local"] = local_loss(assignment, batch.match, keypoints.valid[0::2], keypoints.valid[1::2],
+                                     config.local_reduction)
+    return losses, centre
+
+
+class PretrainLoss:
+    """The loss of one step, with the monitors: what :func:`kaf.loop.fit` calls."""
+
+    def __init__(self, config: PretrainConfig, seed: int):
+        self.config, self.seed, self.warned = config, seed, False
+
+    def __call__(self, model: nn.Module, batch: PairSample, step: int) -> tuple[Tensor, dict]:
+        config = self.config
+        image, keypoints = flatten_pairs(batch)
+        image, keypoints, _ = augment(image, keypoints, None, config.augment, step_generator(self.seed, step))
+        losses, centre = pair_losses(model, image, keypoints, batch, config)
+        weights = dict(zip(("pcl", "global", "local"), config.weights, strict=True))
+        total = sum(weights[name] * value for name, value in losses.items())
+        logged = {name: value.detach() for name, value in losses.items()}
+        if step % MONITOR_EVERY == 0:
+            logged |= self.monitor(model, image, keypoints, centre, step)
+        return total, logged
+
+    def monitor(self, model: nn.Module, image: Tensor, keypoints: Keypoints, centre: Tensor, step: int) -> dict:
+        """Feature spread, attention entropy, share of keypoints on background; warns once of a collapse."""
+        spread = feature_spread(centre)
+        if spread < COLLAPSED and step > 0 and not self.warned:
+            self.warned = True
+            warnings.warn(f"step {step}: the features of all slices are nearly the same (spread {spread:.3f}); "
+                          "the run has collapsed, lower the learning rate or enlarge the batch", stacklevel=2)
+        return {"spread": spread, "entropy": encoder_entropy(model.encoder, image[:2], keypoints.select(slice(2))),
+                "background": background_share(image, keypoints)}
+
+
+def encoder_entropy(encoder: Encoder, image: Tensor, keypoints: Keypoints) -> float:
+    """Attention entropy, mean over the blocks of all KAF layers; NaN without one."""
+    was_training = encoder.training
+    encoder.eval()  # statistics of normalisation layers must not see these slices twice
+    maps = [m for blocks in encoder.attention_maps(image, keypoints).values() for m in blocks]
+    encoder.train(was_training)
+    return sum(attention_entropy(m, keypoints.valid) for m in maps) / len(maps) if maps else float("nan")
+
+
+def pretrain(experiment: Experiment, store: Store, patients: Collection[str], runs: str | Path,
+             network: str = "kaf_unet", device: str = "auto", workers: int = 0) -> Run:
+    """Pretrain the encoder of ``network`` on all slices of ``patients``; returns the finished run.
+
+    Give training patients only: a test patient seen here makes the evaluation transductive. Frames without
+    labels take part. The run folder lies in ``runs`` and is named after its content; calling again
+    resumes it or, where it is finished, returns at once. Weights: :func:`load_encoder`.
+    """
+    config = experiment.pretrain
+    volumes = [v for v in store.select(patients=patients) if store.volumes[v].shape[0] > 1]
+    dataset = PairDataset(store, volumes, experiment.data.size, experiment.data.points, Window(*config.neighbour),
+                          partial(match_keypoints, window=config.match_px, rule=config.match_rule), experiment.seed)
+    identity = {"experiment": {**asdict(experiment), "finetune": None}, "network": network,
+                "patients": sorted(patients), "store": store.settings.digest}
+    name = f"pretrain-{network}-{experiment.data.dataset}-{experiment.scale}-{digest(identity)}"
+    run = Run(Path(runs) / name, identity)
+    torch.manual_seed(experiment.seed)
+    model = Pretrainer(build_network(network, 2, experiment.width, experiment.kaf).encoder, config.weights)
+    steps = config.optim.total(len(dataset))
+
+    def batches(start: int) -> Iterator[PairSample]:
+        sampler = EpochSampler(len(dataset), config.optim.batch, experiment.seed, start=start, stop=steps)
+        return iter(DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers))
+
+    fit(run, make_fabric(device), model, config.optim, steps, batches, PretrainLoss(config, experiment.seed),
+        MONITOR_EVERY, f"pretrain {network}")
+    return run
+
+
+def load_encoder(run: Run, network: UNet) -> UNet:
+    """Copy the pretrained encoder of ``run``, KAF layers included, into ``network``; returns it.
+
+    Raises ``ValueError`` where the run is unfinished or its encoder does not fit.
+    """
+    state = run.load()
+    if state is None:
+        raise ValueError(f"{run.folder} has no checkpoint; pretrain first")
+    encoder = {k.removeprefix("encoder."): v for k, v in state["model"].items() if k.startswith("encoder.")}
+    try:
+        network.encoder.load_state_dict(encoder)
+    except RuntimeError as error:
+        raise ValueError(f"the encoder in {run.folder} does not fit this network: {error}") from error
+    return network
