@@ -64,6 +64,7 @@ class PretrainConfig:
     match_px: float = 30.0  # Manhattan distance within which keypoints may correspond, pixels of the store
     match_rule: str = "mutual"
     local_reduction: str = "mean"
+    head_norm: bool = True  # batch norm in the head of L_pcl; the paper has none
     neighbour: tuple[float, int] = (0.18, 2)  # window of neighbouring slices: fraction of the stack, at least
     augment: AugmentConfig = AUGMENT["default"]
 
@@ -148,7 +149,8 @@ def _as_in_the_paper(experiment: Experiment, ct: bool) -> Experiment:
         kaf=layers,
         pretrain__optim__name="sgd", pretrain__optim__lr=0.002, pretrain__optim__weight_decay=1e-5,
         pretrain__optim__warmup=0.0, pretrain__optim__clip=None,
-        pretrain__weights=(1.0, 1.0, 0.01), pretrain__local_reduction="released", pretrain__augment=AUGMENT["paper"],
+        pretrain__weights=(1.0, 1.0, 0.01), pretrain__local_reduction="released", pretrain__head_norm=False,
+        pretrain__augment=AUGMENT["paper"],
         finetune__optim__name="adam", finetune__optim__lr=5e-5 if ct else 5e-4, finetune__optim__final=0.1,
         finetune__optim__weight_decay=0.0, finetune__optim__warmup=0.0, finetune__optim__clip=None,
         finetune__loss="ce", finetune__augment=AUGMENT["paper"])

@@ -9,11 +9,17 @@ from kaf.mixers import TokenMLP, make_block
 
 
 class BottleneckHead(nn.Module):
-    """Global average pool of the bottleneck, then two linear layers: ``(B, C, h, w) -> (B, out)``."""
+    """Global average pool of the bottleneck, then two linear layers: ``(B, C, h, w) -> (B, out)``.
 
-    def __init__(self, channels: int, out: int = 512):
+    The paper has no norm between them. Behind a pool of positive values all slices then begin with nearly
+    the same feature and leave it slowly; ``norm`` adds batch normalisation, as SimCLR does.
+    """
+
+    def __init__(self, channels: int, out: int = 512, norm: bool = True):
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(channels, channels // 2), nn.ReLU(), nn.Linear(channels // 2, out))
+        hidden = channels // 2
+        self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.BatchNorm1d(hidden) if norm else nn.Identity(),
+                                 nn.ReLU(), nn.Linear(hidden, out))
 
     def forward(self, centre: Tensor) -> Tensor:
         return self.mlp(centre.mean((2, 3)))

@@ -29,10 +29,10 @@ MONITOR_EVERY = 10  # steps
 class Pretrainer(nn.Module):
     """An encoder with the heads that its losses need."""
 
-    def __init__(self, encoder: Encoder, weights: tuple[float, float, float]):
+    def __init__(self, encoder: Encoder, config: PretrainConfig):
         super().__init__()
-        self.encoder, self.weights = encoder, weights
-        self.bottleneck = BottleneckHead(encoder.widths[-1])
+        self.encoder = encoder
+        self.bottleneck = BottleneckHead(encoder.widths[-1], norm=config.head_norm)
         self.keypoint = self.match = None
         if encoder.layers:
             layer = next(iter(encoder.layers.values()))
@@ -40,7 +40,7 @@ class Pretrainer(nn.Module):
             self.keypoint = KeypointHead(len(encoder.layers), dim)
             self.match = MatchHead(dim, block="paper" if paper else "transformer",
                                    position_norm="batch" if paper else "layer")
-        elif weights[1] or weights[2]:
+        elif config.weights[1] or config.weights[2]:
             raise ValueError("L_global and L_local need KAF layers; give a UNet the weights (1, 0, 0)")
 
     def forward(self, image: Tensor, keypoints: Keypoints) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -138,7 +138,7 @@ def pretrain(experiment: Experiment, store: Store, patients: Collection[str], ru
     name = f"pretrain-{network}-{experiment.data.dataset}-{experiment.scale}-{digest(identity)}"
     run = Run(Path(runs) / name, identity)
     torch.manual_seed(experiment.seed)
-    model = Pretrainer(build_network(network, 2, experiment.width, experiment.kaf).encoder, config.weights)
+    model = Pretrainer(build_network(network, 2, experiment.width, experiment.kaf).encoder, config)
     steps = config.optim.total(len(dataset))
 
     def batches(start: int) -> Iterator[PairSample]:
