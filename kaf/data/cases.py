@@ -4,6 +4,7 @@ A data set is added with one function ``root -> list[Case]`` and one line in :da
 NIfTI arrays have the axes ``(i, j, k)``; here they become ``(slice k, row j, column i)``.
 """
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -80,7 +81,7 @@ def _acdc_patient(folder: Path) -> list[Case]:
     if len({case.label is None for case in cases}) == 2:
         raise FileNotFoundError(f"{folder} has _gt.nii.gz for only one of ED and ES; add the other")
     cine = folder / f"{patient}_4d.nii.gz"
-    count = nib.load(cine).shape[3] if cine.is_file() else 0
+    count = _load(cine).shape[3] if cine.is_file() else 0
     for number in sorted(set(range(1, count + 1)) - set(frames.values())):
         name, frame = f"{patient}_frame{number:02d}", f"t{number:02d}"
         cases.append(Case(name, patient, frame, info["Group"], cine, None, number - 1))
@@ -183,19 +184,33 @@ def _folder(root: str | Path) -> Path:
 
 def _read(path: Path, frame_index: int | None) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
     """Array (k, j, i), affine and spacing (i, j, k) of a NIfTI file or of one frame of it."""
-    file = nib.load(path)
+    file = _load(path)
     if len(file.shape) != (3 if frame_index is None else 4):
         raise ValueError(f"{path} has {len(file.shape)} axes; expected {3 if frame_index is None else 4}")
     zooms = tuple(float(z) for z in file.header.get_zooms()[:3])
     if frame_index is None:
-        return file.get_fdata(dtype=np.float32).transpose(2, 1, 0), file.affine, zooms
+        return _values(file).transpose(2, 1, 0), file.affine, zooms
     return _read_4d(path, path.stat().st_mtime_ns)[..., frame_index].transpose(2, 1, 0), file.affine, zooms
 
 
 @lru_cache(maxsize=1)
 def _read_4d(path: Path, _modified: int) -> np.ndarray:
     """A whole cine file: its frames are read one after the other, and unpacking it takes longest."""
-    return nib.load(path).get_fdata(dtype=np.float32)
+    return _values(_load(path))
+
+
+def _load(path: Path) -> nib.spatialimages.SpatialImage:
+    try:
+        return nib.load(path)
+    except nib.filebasedimages.ImageFileError as error:
+        raise ValueError(f"{path} is no NIfTI file ({error}); fetch it again") from None
+
+
+def _values(file: nib.spatialimages.SpatialImage) -> np.ndarray:
+    try:
+        return file.get_fdata(dtype=np.float32)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{file.get_filename()} is damaged ({error}); fetch it again") from None
 
 
 def _clean(label: np.ndarray, case: Case) -> np.ndarray:

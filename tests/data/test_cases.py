@@ -160,6 +160,14 @@ def test_bad_values_name_the_file(tmp_path, suffix, change, message):
     assert f"patient007_frame02{suffix}.nii.gz" in str(error.value)
 
 
+@pytest.mark.parametrize("cut", [0, 40, -100])
+def test_a_file_cut_short_is_named(tmp_path, cut):
+    file = write_acdc_patient(tmp_path, 7) / "patient007_frame02.nii.gz"
+    file.write_bytes(file.read_bytes()[:cut])
+    with pytest.raises(ValueError, match="patient007_frame02.nii.gz is .*fetch it again"):
+        read_volume(case_of(tmp_path, "patient007_frame02"))
+
+
 def test_unknown_data_set_lists_the_known_ones():
     with pytest.raises(ValueError, match="phantom-ct"):
         get_layout("mnist")

@@ -125,7 +125,7 @@ def test_processes_make_the_same_store(root, tmp_path):
 
 def test_errors_in_a_process_arrive_here(root, tmp_path):
     (root / "patient002" / "patient002_frame04_gt.nii.gz").write_bytes(b"no NIfTI")
-    with pytest.raises(Exception, match="patient002_frame04_gt.nii.gz"):
+    with pytest.raises(ValueError, match=r"patient002_frame04_gt.nii.gz is no NIfTI"):
         run(root, tmp_path / "s", workers=2)
 
 
