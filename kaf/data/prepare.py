@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from kaf import __version__
 from kaf.data.cases import Case, Volume, find_cases, get_layout, read_volume
 from kaf.data.grid import resample, resample_labels, resampled_shape
 from kaf.data.store import VERSION, Store, StoreSettings, VolumeRecord, file_digest, read_manifest
@@ -202,6 +203,7 @@ def _write_manifest(out: Path, settings: StoreSettings, records: list[VolumeReco
         "settings": asdict(settings),
         "digest": settings.digest,
         "structures": get_layout(settings.dataset).structures,
+        "made_with": {"kaf": __version__, "opencv": cv2.__version__, "torch": torch.__version__},
         "complete": complete,
         "volumes": [asdict(record) for record in records],
     }

@@ -21,7 +21,7 @@ from kaf.data.cases import get_layout
 from kaf.data.grid import crop, crop_keypoints, uncrop  # noqa: F401  part of this module's interface
 from kaf.keypoints import DETECTORS, Keypoints, pad, top_k
 
-VERSION = 1  # of the files of a store; raise it whenever prepare would write other content
+VERSION = 2  # raise it whenever prepare, or a detector of kaf.keypoints, would give other content
 
 
 @dataclass(frozen=True)
