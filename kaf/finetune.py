@@ -18,7 +18,6 @@ from kaf.data.grid import uncrop
 from kaf.data.pairs import EpochSampler, SliceDataset, collate
 from kaf.data.store import SliceSample, Store
 from kaf.evaluate import score_volume
-from kaf.keypoints import Keypoints
 from kaf.loop import fit, make_fabric, step_generator
 from kaf.networks import build_network
 from kaf.pretrain import load_encoder

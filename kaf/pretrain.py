@@ -44,7 +44,7 @@ class Pretrainer(nn.Module):
             raise ValueError("L_global and L_local need KAF layers; give a UNet the weights (1, 0, 0)")
 
     def forward(self, image: Tensor, keypoints: Keypoints) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Slices ``(N, 1, H, W)`` -> features of the bottleneck and of the keypoints ``(N, 512)``, and ``(N, K, d)``."""
+        """Slices ``(N, 1, H, W)`` -> features of bottleneck and keypoints ``(N, 512)``, fused ``(N, K, d)``."""
         encoded = self.encoder(image, keypoints)
         pooled, fused = (None, None)
         if self.keypoint is not None:

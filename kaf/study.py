@@ -1,0 +1,121 @@
+"""One study: a data set, a split and the runs on it; what the notebooks of chapters 5 and 6 drive.
+
+Everything is found again by its content: calling the same thing twice resumes it or returns at once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from kaf.config import Experiment, workspace
+from kaf.data.phantom import write_phantom
+from kaf.data.prepare import prepare
+from kaf.data.splits import Split, kfold, labelled_draw
+from kaf.data.store import Store, StoreSettings
+from kaf.evaluate import COLUMNS
+from kaf.finetune import evaluate, finetune, get_method, load_network
+from kaf.loop import make_fabric
+from kaf.pretrain import pretrain
+from kaf.runs import Run
+
+PHANTOM_PATIENTS = {"smoke": 20, "laptop": 80, "full": 80}
+LABELLED = {"smoke": (2,), "laptop": (2, 8), "full": (2, 6, 10, 20)}  # numbers M of labelled patients
+
+
+@dataclass(frozen=True)
+class Study:
+    """An experiment on one fold of one store; ``runs`` is the folder of its run folders."""
+
+    experiment: Experiment
+    store: Store
+    split: Split
+    fold: int
+    runs: Path
+    device: str = "auto"
+
+    def pretrain(self, network: str = "kaf_unet") -> Run:
+        """Pretrain ``network`` on the training patients, without labels and without the test fold."""
+        return pretrain(self.experiment, self.store, self.split.train, self.runs, network, self.device)
+
+    def labelled(self, m: int, draw: int = 0) -> tuple[str, ...]:
+        """The ``m`` labelled patients of a draw, as evenly from the groups as possible; all methods get the same."""
+        return labelled_draw(self.split.train, m, draw, self.store.patients)
+
+    def few_shot(self, method: str, m: int, draw: int = 0) -> tuple[Run, pd.DataFrame]:
+        """Train ``method`` on ``m`` labelled patients and score it on the test fold; the run and its rows.
+
+        The rows are kept in the run folder as ``scores.csv``. Columns: :data:`kaf.evaluate.COLUMNS` and ``group``.
+        """
+        chosen = get_method(method)
+        source = None if chosen.pretraining == "none" else self.pretrain(chosen.network)
+        run = finetune(self.experiment, self.store, self.labelled(m, draw), self.runs, method, source, self.device)
+        file = run.folder / "scores.csv"
+        if not file.is_file():
+            self._score(run, method, m, draw).to_csv(file, index=False)
+        return run, pd.read_csv(file, keep_default_na=False, na_values=[""])
+
+    def _score(self, run: Run, method: str, m: int, draw: int) -> pd.DataFrame:
+        chosen, experiment = get_method(method), self.experiment
+        network = load_network(run, experiment, self.store, method)
+        device = make_fabric(self.device).device
+        rows = evaluate(network, self.store, self.split.test, experiment, device)
+        facts = {"dataset": experiment.data.dataset, "protocol": "patient, no test patient in pretraining",
+                 "method": chosen.name, "pretraining": chosen.pretraining, "m": m, "draw": draw, "fold": self.fold,
+                 "scale": experiment.scale, "seed": experiment.seed, "device": device.type, "run": run.folder.name}
+        return rows.assign(**facts)[[*COLUMNS, "group"]]
+
+
+def open_study(experiment: Experiment, data_root: str | Path = "", output: str | Path = "", fold: int = 0,
+               folds: int = 5, device: str = "auto") -> Study:
+    """Prepare the data set, or open its store, and choose a fold.
+
+    ``data_root`` is the folder of ACDC or CHD as downloaded; the phantoms are made and need none.
+    ``output`` takes the phantom, the store and the runs: by default ``runs/`` and ``stores/`` in the
+    checkout. Raises ``ValueError`` for a fold out of range or a missing ``data_root``.
+    """
+    home = Path(output).expanduser() if output else workspace()
+    dataset = experiment.data.dataset
+    root = _phantom(home, experiment) if dataset.startswith("phantom") else data_root
+    if not root:
+        raise ValueError(f"dataset {dataset!r} needs data_root, the folder you downloaded it to")
+    if not 0 <= fold < folds:
+        raise ValueError(f"fold is 0 to {folds - 1}, got {fold}")
+    settings = StoreSettings(dataset, experiment.data.spacing_mm, detector=experiment.data.detector)
+    store = prepare(dataset, root, home / "stores" / f"{dataset}-{store_name(experiment)}", settings)
+    split = kfold(store.patients, folds, experiment.seed)[fold]
+    return Study(experiment, store, split, fold, home / "runs", device)
+
+
+def store_name(experiment: Experiment) -> str:
+    """Name of the store's folder: what its settings and, for a phantom, its size decide."""
+    data = experiment.data
+    spacing = "native" if data.spacing_mm is None else f"{data.spacing_mm:g}mm"
+    patients = f"-{PHANTOM_PATIENTS[experiment.scale]}p" if data.dataset.startswith("phantom") else ""
+    return f"{spacing}-{data.detector}{patients}"
+
+
+def _phantom(home: Path, experiment: Experiment) -> Path:
+    kind = "ct" if experiment.data.dataset == "phantom-ct" else "mr"
+    patients = PHANTOM_PATIENTS[experiment.scale]
+    return write_phantom(home / "stores" / f"{experiment.data.dataset}-{patients}p", patients, kind=kind)
+
+
+def parse_labelled(text: str | int | Sequence[int], scale: str) -> tuple[int, ...]:
+    """The numbers M from a notebook parameter such as ``"2, 8"``; empty means what the scale says."""
+    if isinstance(text, int):
+        return (text,)
+    numbers = [part.strip() for part in text.split(",") if part.strip()] if isinstance(text, str) else list(text)
+    try:
+        return tuple(int(n) for n in numbers) or LABELLED[scale]
+    except ValueError:
+        raise ValueError(f"labelled is a list of numbers of patients such as '2, 8', got {text!r}") from None
+
+
+def parse_methods(text: str) -> tuple[str, ...]:
+    """Keys of :data:`kaf.finetune.METHODS` from a notebook parameter such as ``"unet, kaf_pretrained"``."""
+    keys = tuple(part.strip() for part in text.split(",") if part.strip())
+    for key in keys:
+        get_method(key)
+    return keys
