@@ -117,23 +117,24 @@ def resolve(scale: str, dataset: str = "phantom", recipe: str = "default", seed:
     data, width, layers, pretraining, finetuning = _size(scale, dataset, ct)
     match_px = (20.0 if ct else 30.0) * _pixel_ratio(data, ct)
     pretrain = PretrainConfig(
-        OptimConfig(*pretraining), threshold=0.1 if ct else 0.35, match_px=round(match_px, 1),
+        pretraining, threshold=0.1 if ct else 0.35, match_px=round(match_px, 1),
         neighbour=(0.05, 1) if ct else (0.18, 2))
-    experiment = Experiment(data, width, layers, pretrain, FinetuneConfig(OptimConfig(*finetuning)),
+    experiment = Experiment(data, width, layers, pretrain, FinetuneConfig(finetuning),
                             scale, recipe, seed)
     return (_as_in_the_paper(experiment, ct) if recipe == "paper" else experiment).changed(**changes)
 
 
-def _size(scale: str, dataset: str, ct: bool) -> tuple[DataConfig, int, KAFConfig, tuple, tuple]:
-    """Data, width, KAF layers, (steps, batch) of pretraining and of fine-tuning."""
+def _size(scale: str, dataset: str, ct: bool) -> tuple[DataConfig, int, KAFConfig, OptimConfig, OptimConfig]:
+    """Data, width, KAF layers, optimisation of pretraining and of fine-tuning."""
     if scale == "smoke":
         layers = KAFConfig(dim=32, depth=2, hidden=16)
-        return DataConfig(dataset, 2.0, 96, 96), 6, layers, (60, 8), (150, 8)
+        optim = OptimConfig(150, 8, lr=3e-3)  # few steps, so long ones
+        return DataConfig(dataset, 2.5, 80, 96), 6, layers, replace(optim, steps=60), optim
     if scale == "laptop":
         layers = KAFConfig(dim=64, depth=4, hidden=32)
-        return DataConfig(dataset, 2.0 if ct else 1.5, 144, 160), 12, layers, (400, 12), (700, 8)
-    size = 512 if ct else 224
-    return DataConfig(dataset, None if ct else 1.25, size, 300), 32, KAF["default"], (2000, 32), (4000, 10)
+        return DataConfig(dataset, 2.0 if ct else 1.5, 144, 160), 12, layers, OptimConfig(400, 12), OptimConfig(700, 8)
+    data = DataConfig(dataset, None if ct else 1.25, 512 if ct else 224, 300)
+    return data, 32, KAF["default"], OptimConfig(2000, 32), OptimConfig(4000, 10)
 
 
 def _pixel_ratio(data: DataConfig, ct: bool) -> float:
