@@ -69,10 +69,10 @@ def draw_chest(rng: np.random.Generator) -> Chest:
     n, u = rng.normal, rng.uniform
     s = u(0.55, 1.0)
     left, right = u(260, 480), u(200, 460)  # HU of the blood: the contrast agent is not spread evenly
-    chambers, trunks = _heart(rng, s, left, right)
-    radii = (s * u(135, 160), s * u(95, 115))
+    chambers, trunks = _heart(rng, s, left, right)  # the trunk is small around it: most are children
+    radii = (s * u(112, 138), s * u(82, 100))
     return Chest(
-        s, radii, waves(rng, 0.02), s * u(6, 18), s * u(-55, -35), _soft(rng, s, radii),
+        s, radii, waves(rng, 0.02), s * u(4, 13), s * u(-55, -35), _soft(rng, s, radii),
         _branches(rng, s, left, right), chambers, (*trunks, *_confounders(rng, s, n(0, 3), left, right)),
     )  # fmt: skip
 
@@ -89,11 +89,13 @@ def _heart(rng, s: float, left: float, right: float):
         size = s * np.exp(rng.normal(0, 0.12))
         centre = place(*(np.array([x, y, z]) + rng.normal(0, 2.5, 3)))
         slant = tuple(rng.normal(0, 0.15, 2))
-        return Ellipsoid(tuple(centre), (a * size, b * size, h * size), value, grain, angle + turn, waves(rng, uneven), slant)
+        return Ellipsoid(
+            tuple(centre), (a * size, b * size, h * size), value, grain, angle + turn, waves(rng, uneven), slant
+        )
 
     lv = chamber(28, 2, -12, 36, 22, 38, left, 0.65)
     wall = s * rng.uniform(6, 12)
-    myo = lv._replace(radii=tuple(r + wall for r in lv.radii), value=rng.uniform(70, 130), grain=12.0)
+    myo = lv._replace(radii=tuple(r + wall for r in lv.radii), value=rng.uniform(80, 150), grain=14.0)
     rv = chamber(-8, -24, -12, 36, 20, 38, right, 0.5, 0.08)
     thin = rv._replace(radii=tuple(r + s * 3 for r in rv.radii), value=myo.value)
     chambers = (
@@ -102,9 +104,14 @@ def _heart(rng, s: float, left: float, right: float):
         (chamber(4, 34, 10, 30, 17, 22, left, 0.1), LA),
     )  # fmt: skip
     w, v = s * np.exp(rng.normal(0, 0.12, 2))  # width of the aorta and of the pulmonary artery
-    arch = [place(*p) for p in ((-2, 4, 4), (-12, -10, 36), (-8, -4, 66), (6, 20, 78), (20, 44, 62), (18, 52, 0), (14, 50, -90))]
+    arch = [
+        place(*p)
+        for p in ((-2, 4, 4), (-12, -10, 36), (-8, -4, 66), (6, 20, 78), (20, 44, 62), (18, 52, 0), (14, 50, -90))
+    ]
     aorta = _sampled(arch, np.array([12, 13.5, 12.5, 11.5, 11, 10, 9]) * w, left, AO)
-    trunk = tube([place(*p) for p in ((10, -26, 18), (14, -16, 40), (12, 8, 48))], np.array([13, 13, 12]) * v, right, PA)
+    trunk = tube(
+        [place(*p) for p in ((10, -26, 18), (14, -16, 40), (12, 8, 48))], np.array([13, 13, 12]) * v, right, PA
+    )
     sides = [
         tube([place(*p) for p in points], np.array([11, 9, 5]) * v, right, PA)
         for points in (((12, 8, 48), (-14, 20, 46), (-50, 26, 40)), ((12, 8, 48), (36, 26, 50), (58, 36, 44)))
@@ -125,7 +132,9 @@ def _sampled(points, radius, value: float, label: int) -> Tube:
 def _confounders(rng, s: float, x: float, left: float, right: float) -> list[Tube]:
     """Bright vessels without a label: the caval veins, and pulmonary veins into the left atrium."""
     upper = tube([(s * (x - 34), 0, 20 * s), (s * (x - 30), -4 * s, 95 * s)], np.array([9, 8]) * s, right * 1.5, None)
-    lower = tube([(s * (x - 36), 14 * s, -20 * s), (s * (x - 34), 24 * s, -90 * s)], np.array([11, 10]) * s, 0.6 * right, None)
+    lower = tube(
+        [(s * (x - 36), 14 * s, -20 * s), (s * (x - 34), 24 * s, -90 * s)], np.array([11, 10]) * s, 0.6 * right, None
+    )
     veins = [
         tube([(s * side * 14, s * 38, s * h), (s * side * 60, s * rng.uniform(25, 50), s * (h + rng.normal(0, 8)))],
              np.array([7, 3]) * s, left, None)
@@ -155,11 +164,19 @@ def _soft(rng, s: float, radii) -> tuple[Ellipsoid, ...]:
 def _branches(rng, s: float, left: float, right: float) -> tuple[Tube, ...]:
     """The vessels of both lungs, from the hilum outwards."""
     tubes = []
-    for _ in range(rng.integers(70, 110)):
+    for _ in range(rng.integers(110, 170)):
         side, value = rng.choice([-1, 1]), rng.choice([left, right]) * rng.uniform(0.5, 1)
         start = np.array([side * 50, 28, 20]) * s + rng.normal(0, 12 * s, 3)
-        end = start + np.array([side * rng.uniform(5, 55), rng.normal(0, 40), rng.normal(0, 45)]) * s
-        tubes.append(tube([start, (start + end) / 2 + rng.normal(0, 6 * s, 3), end], np.array([3.2, 2.0, 1.0]) * s, value, None, 2.5))
+        end = start + np.array([side * rng.uniform(-5, 45), rng.normal(0, 32), rng.normal(0, 45)]) * s
+        tubes.append(
+            tube(
+                [start, (start + end) / 2 + rng.normal(0, 6 * s, 3), end],
+                np.array([3.6, 2.4, 1.4]) * s,
+                value,
+                None,
+                2.5,
+            )
+        )
     return tuple(tubes)
 
 
@@ -170,7 +187,9 @@ def paint_chest(canvas: Canvas, chest: Chest, z: float) -> None:
     depth = ellipse_distance(canvas.x, canvas.y - 8 * s, a, b, 0, chest.waves)
     canvas.cover(depth, -95, 10)
     canvas.cover(depth + chest.fat, 55, 12)
-    inside = depth + chest.fat + 20 * s
+    layer = np.abs(depth + chest.fat + 6 * s + 2 * s * canvas.texture) - 1.2 * s
+    canvas.cover(layer, -70, 10)  # fat between the muscles of the wall
+    inside = depth + chest.fat + 14 * s
     middle = np.abs(canvas.x + 2 * s) - s * (14 + 16 * np.exp(-((canvas.y / (60 * s)) ** 2)))  # the mediastinum
     air = edge(np.maximum(inside, -middle), canvas.frame.spacing)
     bulge = 20 * s * (1 - (canvas.x / a) ** 2 - (canvas.y / b) ** 2)
@@ -198,7 +217,7 @@ def ct_volume(rng: np.random.Generator, size: int, slices: tuple[int, int]):
     chest = draw_chest(rng)
     count = int(rng.integers(slices[0], slices[1] + 1))
     low, high = -62 * chest.scale, rng.uniform(78, 95) * chest.scale
-    spacing = float((2 * chest.radii[0] * rng.uniform(0.92, 1.15)) / size)
+    spacing = float((2 * chest.radii[0] * rng.uniform(0.86, 1.1)) / size)
     origin = (size * rng.normal(0.47, 0.02), size * rng.normal(0.5, 0.03))
     frame = Frame((size, size), spacing, origin, rng.normal(0, 0.08))
     grain = smooth_noise(rng, (count, size, size), (0.6, 1.5, 1.5))

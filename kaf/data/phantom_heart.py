@@ -64,8 +64,9 @@ def draw_heart(rng: np.random.Generator, group: str) -> Heart:
         septal=rng.uniform(0.3, 0.75) if group == "HCM" else rng.normal(0.05, 0.05),
         flat=rng.uniform(0.08, 0.2) if group == "RV" else max(0, rng.normal(0.02, 0.02)),
         scar=scar, waves=waves(rng, 0.025),
-        papillary=tuple((a + rng.normal(0, 0.25), rng.uniform(0.13, 0.22), rng.uniform(0.58, 0.75)) for a in (2.2, -2.2)),
-        trabeculae=rng.uniform(0.5, 1.6), fat=(abs(rng.normal(2, 2)), rng.uniform(-np.pi, np.pi)),
+        papillary=tuple((a + rng.normal(0, 0.25), rng.uniform(0.15, 0.29), rng.uniform(0.55, 0.75))
+                        for a in (2.2, -2.2)),
+        trabeculae=rng.uniform(1.0, 3.0), fat=(rng.uniform(1, 7), rng.uniform(-np.pi, np.pi)),
     )  # fmt: skip
 
 
@@ -104,7 +105,7 @@ def at_phase(heart: Heart, phase: float) -> Beat:
     base = heart.length - length
     beat = Beat(heart, phase, base, length, radius, outer_length, outer_radius, 0.0)
     z, theta = np.linspace(base - 15, base + outer_length, 40), np.linspace(-np.pi, np.pi, 181)
-    h = _fan(heart, theta)
+    h = rv_fan(heart, theta)
     g = np.array([rv_profile(beat, height) for height in z])
     rim = np.stack([epicardium(beat, height, theta) for height in z])
     dz, da = z[1] - z[0], theta[1] - theta[0]
@@ -114,7 +115,7 @@ def at_phase(heart: Heart, phase: float) -> Beat:
     return Beat(heart, phase, base, length, radius, outer_length, outer_radius, float(reach))
 
 
-def _fan(heart: Heart, theta):
+def rv_fan(heart: Heart, theta):
     """Width of the RV over the angle, relative to its greatest, (0..1)."""
     u = np.clip(theta / heart.rv_spread, -1, 1)
     skewed = (u - heart.rv_peak * (1 - u * u)) * (np.pi / 2)
@@ -144,7 +145,7 @@ def endocardium(beat: Beat, z: float, theta, rim=None):
     if beat.heart.scar is not None and beat.profile(z, beat.length) > 0:
         angle, half, upper = beat.heart.scar
         lower = np.clip(((z - beat.base) / beat.length - upper) / 0.1 + 0.5, 0, 1)
-        away = np.abs(np.angle(np.exp(1j * (theta - angle)))).astype(np.float32)
+        away = np.abs((theta - angle + np.pi) % (2 * np.pi) - np.pi)
         thin = lower * np.clip((half - away) / 0.3 + 0.5, 0, 1)
         inner = inner + thin * np.maximum(rim - np.maximum(3.2, 0.1 * rim) - inner, 0)  # about 3 mm of scar
     return np.maximum(inner, 0) if beat.profile(z, beat.length) > 0 else np.zeros_like(rim)
@@ -164,26 +165,29 @@ class Tissue:
 def paint_heart(canvas: Canvas, beat: Beat, z: float, septum: float, tissue: Tissue) -> None:
     """Cover the heart's section at height ``z`` mm; ``septum`` is the in-plane direction of ``theta = 0``."""
     heart = beat.heart
-    rho = np.hypot(canvas.x, canvas.y)
-    theta = np.angle(np.exp(1j * (np.arctan2(canvas.y, canvas.x) - septum))).astype(np.float32)
+    c, s = np.float32(np.cos(septum)), np.float32(np.sin(septum))
+    rho, theta = np.hypot(canvas.x, canvas.y), np.arctan2(c * canvas.y - s * canvas.x, c * canvas.x + s * canvas.y)
     if z < beat.base:
-        return _paint_atria(canvas, beat, z, septum, tissue)
+        _paint_atria(canvas, beat, z, septum, tissue)
+        return
+    across = (canvas.x + 0.6 * canvas.y) / (0.4 * beat.outer_radius)
+    flow = 0.14 * np.cos(across + 0.1 * z + 7 * septum)  # inflow is uneven
     rim = epicardium(beat, z, theta)
-    fan = beat.rv_reach * rv_profile(beat, z) * _fan(heart, theta)
+    fan = beat.rv_reach * rv_profile(beat, z) * rv_fan(heart, theta)
     free = rim + fan + np.where(fan > 0, 2.5, 0)
-    fat = heart.fat[0] * (1.2 + np.cos(theta - heart.fat[1])) + 1.5
-    canvas.cover(rho - free - fat, 0.75 * tissue.fat, 0.12)
+    fat = heart.fat[0] * (0.4 + np.cos(theta - heart.fat[1]) + 0.25 * canvas.texture)  # uneven, bare where negative
+    canvas.cover(np.where(fat > 0.5, rho - free - fat, 9), 0.75 * tissue.fat, 0.1)
     canvas.cover(rho - free, tissue.wall, 0.03)
     if beat.rv_reach * rv_profile(beat, z) > 2:
-        rough = heart.trabeculae * (1 + beat.phase) * np.maximum(canvas.texture, 0)
+        rough = heart.trabeculae * (1.6 + beat.phase) * np.maximum(canvas.texture + 0.3, 0)
         rough = rough * np.clip(fan / 6, 0, 1)
         canvas.cover(np.maximum(rho - rim - fan, rim - rho), tissue.wall, 0.05, label=RV)
-        canvas.cover(np.maximum(rho - rim - fan + rough, rim - rho), tissue.rv_blood, 0.05)
-    canvas.cover(rho - rim, tissue.wall, 0.03, label=MYO)
+        canvas.cover(np.maximum(rho - rim - fan + rough, rim - rho), tissue.rv_blood * (1 + flow), 0.08)
+    canvas.cover(rho - rim, tissue.wall, 0.05, label=MYO)
     inner = endocardium(beat, z, theta, rim)
     canvas.label[rho < inner] = LV
     rough = heart.trabeculae * (0.8 + beat.phase) * np.maximum(canvas.texture, 0)
-    canvas.cover(np.where(inner > 0, rho - inner + rough, 9), tissue.blood, 0.04)
+    canvas.cover(np.where(inner > 0, rho - inner + rough, 9), tissue.blood * (1 - flow), 0.07)
     _paint_papillary(canvas, beat, z, septum, tissue)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from kaf.data.phantom_heart import Beat, Heart, Tissue, at_phase, draw_heart, heart_frame, paint_heart
+from kaf.data.phantom_heart import Beat, Tissue, at_phase, draw_heart, heart_frame, paint_heart
 from kaf.data.phantom_paint import Canvas, Ellipsoid, Frame, coil_field, edge, rician, smooth_noise, waves
 
 SCALE = 700.0  # stored value of a tissue of intensity 1
@@ -28,20 +28,24 @@ class Body:
     ribs: tuple[float, float]  # how many around the body, phase
     dome: tuple[float, float, float]  # diaphragm: height below the heart, rise per mm of z, tilt
     organs: tuple[Ellipsoid, ...]
-    vessels: tuple[Ellipsoid, ...]  # of the lung
+    vessels: tuple[Ellipsoid, ...]  # of the lung, and the fat about the heart
+    lung: float  # intensity of the lung
     tissue: Tissue
 
 
 def draw_body(rng: np.random.Generator, heart: Beat) -> Body:
     """A random body around a heart that fits into it."""
     u, n = rng.uniform, rng.normal
-    blood = u(0.6, 0.95)
-    tissue = Tissue(blood, blood * u(0.68, 1.05), u(0.2, 0.34), blood * u(0.28, 0.5), u(0.85, 1.35))
-    dome = (heart.outer_radius + u(0, 12), u(0.0, 0.22), u(-0.25, 0.2))
+    blood = u(0.65, 1.0)
+    tissue = Tissue(blood, blood * u(0.68, 1.05), u(0.2, 0.34), blood * u(0.28, 0.5), u(0.85, 1.2))
+    dome = (heart.outer_radius + u(-4, 8), u(0.2, 0.48), u(-0.25, 0.2))
+    radii, fat, muscle = (u(108, 140), u(160, 205)), u(6, 17), u(10, 18)
+    room = radii[0] - fat - muscle - heart.outer_radius - 0.9 * heart.rv_reach  # the heart touches the wall at most
+    behind = (*_pads(rng, heart, tissue), *_lung_vessels(rng, heart, tissue))
     return Body(
-        (u(-5, 30), u(5, 40)), (u(105, 135), u(150, 190)), (n(-0.25, 0.2), n(0, 0.15)), waves(rng, 0.045),
-        (u(8, 24), u(-np.pi, np.pi)), u(9, 16), (rng.integers(26, 40), u(0, 6)), dome,
-        (*_organs(rng, dome[0], tissue), *_bowels(rng, dome[0], tissue)), _lung_vessels(rng, heart, tissue), tissue,
+        (min(u(-5, 30), room), u(5, 40)), radii, (n(-0.25, 0.2), n(0, 0.15)), waves(rng, 0.045),
+        (fat, u(-np.pi, np.pi)), muscle, (rng.integers(11, 22), u(0, 6)), dome,
+        (*_organs(rng, dome[0], tissue), *_bowels(rng, dome[0], tissue)), behind, u(0.07, 0.2), tissue,
     )  # fmt: skip
 
 
@@ -55,7 +59,7 @@ def _organs(rng, top: float, tissue: Tissue) -> list[Ellipsoid]:
         return Ellipsoid(centre, radii, value, grain, u(-0.5, 0.5), waves(rng, uneven), (n(0, 0.12), n(0, 0.12)))
 
     m, blood = tissue.muscle, tissue.blood
-    stomach = organ(30, top + 32, 28, 20, 60, u(0.2, 0.75), u(0.05, 0.16))
+    stomach = organ(30, top + 32, 28, 20, 60, u(0.2, 0.75), u(0.04, 0.12))
     liver = organ(-52, top + 38, 62, 40, 150, m * u(0.9, 1.4), 0.04)
     x, y = liver.centre[:2]
     branches = [organ(x + n(0, 22), y + n(0, 13), u(2, 6), u(2, 4), 25, blood * u(0.5, 0.8), 0) for _ in range(16)]
@@ -76,19 +80,34 @@ def _bowels(rng, top: float, tissue: Tissue) -> list[Ellipsoid]:
     loops = []
     for _ in range(rng.integers(14, 26)):
         centre = (rng.uniform(-90, 90), top + rng.uniform(55, 150), rng.uniform(0, 100))
-        radii = tuple(rng.uniform(5, 14, 2)) + (rng.uniform(12, 40),)
+        radii = (*rng.uniform(5, 14, 2), rng.uniform(12, 40))
         value = rng.choice([tissue.muscle, 0.5, tissue.blood]) * rng.uniform(0.6, 1.3)
-        loops.append(Ellipsoid(centre, radii, value, 0.15, rng.uniform(0, 3), waves(rng, 0.12), tuple(rng.normal(0, 0.3, 2))))
+        loops.append(
+            Ellipsoid(centre, radii, value, 0.07, rng.uniform(0, 3), waves(rng, 0.12), tuple(rng.normal(0, 0.3, 2)))
+        )
     return loops
+
+
+def _pads(rng, heart: Beat, tissue: Tissue) -> list[Ellipsoid]:
+    """Fat between heart, sternum and diaphragm, which hides parts of the heart's border."""
+    pads = []
+    for _ in range(rng.integers(3, 7)):
+        angle = rng.uniform(0.9, 4.3)
+        away = heart.outer_radius + rng.uniform(0.1, 0.9) * heart.rv_reach
+        centre = (away * np.cos(angle), away * np.sin(angle), rng.uniform(-10, 90))
+        radii = (*rng.uniform(9, 26, 2), rng.uniform(20, 60))
+        value = tissue.fat * rng.uniform(0.35, 0.9)
+        pads.append(Ellipsoid(centre, radii, value, 0.15, rng.uniform(0, 3), waves(rng, 0.12)))
+    return pads
 
 
 def _lung_vessels(rng, heart: Beat, tissue: Tissue) -> tuple[Ellipsoid, ...]:
     """Bright dots and short branches, denser and larger near the heart."""
     vessels = []
-    for _ in range(rng.integers(60, 130)):
+    for _ in range(rng.integers(150, 260)):
         angle, away = rng.uniform(-3.3, 0.9), heart.outer_radius + rng.gamma(2.0, 18) + 6
         centre = (away * np.cos(angle), away * np.sin(angle), rng.uniform(-25, 100))
-        size = rng.uniform(0.9, 2.6) * np.exp(-away / 200) * 1.3
+        size = rng.uniform(1.1, 3.2) * np.exp(-away / 250)
         radii = (size * rng.choice([1, 1, 3.5]), size, rng.uniform(6, 22))
         value = tissue.blood * rng.uniform(0.35, 1.0)
         vessels.append(Ellipsoid(centre, radii, value, 0, rng.uniform(0, 3), (), tuple(rng.normal(0, 0.5, 2))))
@@ -105,21 +124,21 @@ def paint_body(canvas: Canvas, body: Body, z: float) -> None:
     rim = rim * (1 + sum(w * np.cos(k * theta + k) for k, w in enumerate(body.waves, 2)))
     fat = body.fat[0] * (1 + 0.6 * np.cos(theta - body.fat[1])) + 2
     tissue, depth = body.tissue, rho - rim
-    canvas.cover(depth, tissue.fat, 0.08)
+    canvas.cover(depth, tissue.fat, 0.05)
     canvas.cover(depth + fat, tissue.muscle, 0.06)
     count, phase = body.ribs
-    wave = np.sin(count * theta + phase + 0.08 * z + 0.8 * canvas.texture)
+    wave = np.sin(count * theta + phase + 0.08 * z + np.sin(5 * theta + phase) * 2) + 0.5 * canvas.texture
     middle = np.abs(depth + fat + 0.6 * body.muscle) - 0.22 * body.muscle
-    canvas.cover(np.maximum(middle, 6 * (0.15 - wave)), 0.7 * tissue.fat, 0.2)  # fat between the ribs
-    canvas.cover(np.maximum(middle + 1, 6 * (wave + 0.55)), 0.35 * tissue.fat, 0.25)  # their marrow
+    canvas.cover(np.maximum(middle, 6 * (0.15 - wave)), 0.7 * tissue.fat, 0.15)  # fat between the ribs
+    canvas.cover(np.maximum(middle + 1, 6 * (wave + 0.55)), 0.35 * tissue.fat, 0.15)  # their marrow
     inside = edge(depth + fat + body.muscle, canvas.frame.spacing)
-    canvas.cover(depth + fat + body.muscle, 0.05, 0.012)  # the lungs
+    canvas.cover(depth + fat + body.muscle, body.lung, 0.012)  # the lungs
     height, rise, tilt = body.dome
     top = height - rise * z + tilt * canvas.x + (canvas.x - 15) ** 2 / 260
     for vessel in body.vessels:
         canvas.ellipsoid(vessel, z, clip=inside)
     canvas.cover(top - canvas.y, tissue.muscle, 0.05, clip=inside)
-    canvas.cover(top + 4 - canvas.y, 0.62 * tissue.fat, 0.16, clip=inside)
+    canvas.cover(top + 4 - canvas.y, 0.6 * tissue.fat, 0.06, clip=inside)
     below = inside * edge(top + 3 - canvas.y, canvas.frame.spacing)
     for organ in body.organs:
         canvas.ellipsoid(organ, z, clip=below)
@@ -136,8 +155,8 @@ def mr_stack(rng: np.random.Generator, group: str, size: int, slices: tuple[int,
     beats = [at_phase(heart, phase) for phase in phases]
     body, septum = draw_body(rng, at_phase(heart, 0.0)), np.pi + rng.normal(0, 0.3)
     frame = _field_of_view(rng, size)
-    extent, start = heart.length + 12, rng.uniform(-9, 3)
-    step = rng.uniform(8, 10)
+    extent, start = heart.length * rng.uniform(0.92, 1.04), rng.uniform(-6, 4)
+    step = rng.uniform(8.5, 10)
     count = int(np.clip(np.ceil((extent - start) / step), *slices))
     step = max(step, (extent - start) / count) if count == slices[1] else step
     z = start + step * (np.arange(count) + 0.25)
@@ -157,9 +176,9 @@ def mr_stack(rng: np.random.Generator, group: str, size: int, slices: tuple[int,
 
 
 def _field_of_view(rng, size: int) -> Frame:
-    """Shape, pixel size, and where the heart lies in it: about the middle, left and right swapped by none."""
-    other = int(round(size * rng.choice([0.75, 0.84, 0.94, 1.0]) / 2)) * 2
-    spacing, lying = rng.uniform(310, 385) / size, rng.random() < 0.15
+    """Shape, pixel size, and where the heart lies in it: somewhat left of the middle."""
+    other = 2 * round(size * rng.choice([0.75, 0.84, 0.94, 1.0]) / 2)
+    spacing, lying = rng.uniform(300, 375) / size, rng.random() < 0.15
     shape = (other, size) if lying else (size, other)
     origin = (shape[0] * rng.normal(0.5, 0.05), shape[1] * rng.normal(0.45, 0.04))
     return Frame(shape, float(spacing), origin, rng.normal(0, 0.22) + (np.pi / 2 if lying else 0))
@@ -182,7 +201,7 @@ def _acquire(rng, images: np.ndarray, body: Body) -> np.ndarray:
     """What the scanner adds: coil, dark bands of steady-state imaging, blur and Rician noise; int16."""
     shape = images.shape[-2:]
     row, col = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in shape), indexing="ij")
-    field = coil_field(rng, shape, 0.35)
+    field = coil_field(rng, shape, 0.3)
     away = np.hypot(row, col) - rng.uniform(0.75, 1.0)
     bands = np.cos(rng.uniform(25, 60) * away**2 + rng.uniform(0, 6)) * np.clip(2 * away, 0, 0.6)
     field = field * (1 - np.maximum(bands, 0))

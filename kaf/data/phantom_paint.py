@@ -112,11 +112,22 @@ def ellipse_distance(x, y, a: float, b: float, angle: float = 0.0, waves=()) -> 
     u, v = (c * x + s * y) / np.float32(a), (c * y - s * x) / np.float32(b)
     rho = np.sqrt(u * u + v * v)
     slope = np.sqrt((u / np.float32(a)) ** 2 + (v / np.float32(b)) ** 2) / np.maximum(rho, np.float32(1e-6))
-    border = 1.0
-    if len(waves):
-        theta = np.arctan2(v, u)
-        border = 1 + sum(np.float32(w) * np.cos(k * theta + k * k) for k, w in enumerate(waves, 2))
+    border = 1 + ripple(u, v, rho, waves)
     return (rho - border) / np.maximum(slope, np.float32(1e-6))
+
+
+def ripple(u, v, rho, waves) -> np.ndarray | float:
+    """Sum over k = 2, 3, ... of ``waves[k - 2] * cos(k * theta + k^2)`` at the angle of ``(u, v)``.
+
+    The powers of a unit complex number are several times faster than cosines of multiples.
+    """
+    if not len(waves):
+        return 0.0
+    unit = (u + 1j * v) / np.maximum(rho, np.float32(1e-6))
+    total = np.zeros_like(unit)
+    for k in range(len(waves) + 1, 1, -1):
+        total = (total + np.complex64(waves[k - 2] * np.exp(1j * k * k))) * unit
+    return (total * unit).real
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], sigma: tuple[float, ...]) -> np.ndarray:
