@@ -73,7 +73,7 @@ def attention_figure(image: ArrayLike, keypoints: Keypoints, weights: ArrayLike,
     ax.plot(*xy[query], "*", color="white", mec=QUERY, mew=1.3, ms=14, zorder=4, label="query keypoint", ls="")
     ax.legend(loc="upper right", bbox_to_anchor=(1.02, 0), handletextpad=0, borderpad=0)
     bar = ax.figure.colorbar(dots, ax=ax, shrink=0.85, pad=0.02)
-    bar.set_label(f"attention weight (%); uniform: {100 / valid.sum():.2g} %")
+    bar.set_label(f"attention weight (%)\nuniform: {100 / valid.sum():.2g} %")
     return ax.figure
 
 
@@ -132,23 +132,33 @@ def contours_figure(images: Sequence[ArrayLike], truths: Sequence[ArrayLike], pr
     if len(set(counts)) > 1:
         raise ValueError(f"images, truths, predictions and names must be equally many, got {counts}")
     truths, predictions = ([np.asarray(labels) for labels in part] for part in (truths, predictions))
-    colours = {label: ON_BLACK[i % len(ON_BLACK)] for i, label in enumerate(structures)}
     figure, axes = panels(len(images), 4 if len(images) > 3 else 3, 1.15, min(8.0, 4.8 + len(images)))
     for ax, image, truth, prediction, name in zip(axes, images, truths, predictions, names, strict=True):
         show_slice(ax, image)
-        for labels, line, width in ((truth, "solid", 1.0), (prediction, DASHED, 1.7)):
-            for label in (label for label in structures if np.any(labels == label)):
-                ax.contour(labels == label, [0.5], colors=colours[label], linestyles=[line], linewidths=width)
+        draw_contours(ax, truth, prediction, structures)
         ax.set_xlabel(name)
     if margin is not None:
         masks = [(truth > 0) | (prediction > 0) for truth, prediction in zip(truths, predictions, strict=True)]
         for ax, (left, right, bottom, top) in zip(axes, square(masks, margin), strict=True):
             ax.set(xlim=(left, right), ylim=(bottom, top))
-    handles = [Line2D([], [], color=colours[label], lw=4, label=name) for label, name in structures.items()]
-    handles += [Line2D([], [], color="black", lw=1, label="truth"),
-                Line2D([], [], color="black", lw=1.7, ls=DASHED, label="prediction")]
-    figure.legend(handles=handles, loc="outside lower center", ncols=5)
+    figure.legend(handles=contour_handles(structures), loc="outside lower center", ncols=5)
     return figure
+
+
+def draw_contours(ax: Axes, truth: np.ndarray, prediction: np.ndarray, structures: Mapping[int, str]) -> None:
+    """Contours of labels ``(H, W)`` on a panel that shows their slice; :func:`contour_handles` explains them."""
+    for labels, line, width in ((truth, "solid", 1.0), (prediction, DASHED, 1.7)):
+        for label, colour in zip(structures, cycle(ON_BLACK), strict=False):
+            if np.any(labels == label):
+                ax.contour(labels == label, [0.5], colors=colour, linestyles=[line], linewidths=width)
+
+
+def contour_handles(structures: Mapping[int, str]) -> list[Line2D]:
+    """Entries of the legend of contours."""
+    colours = [Line2D([], [], color=c, lw=4, label=name)
+               for name, c in zip(structures.values(), cycle(ON_BLACK), strict=False)]
+    return [*colours, Line2D([], [], color="black", lw=1, label="truth"),
+            Line2D([], [], color="black", lw=1.7, ls=DASHED, label="prediction")]
 
 
 @styled

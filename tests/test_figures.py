@@ -132,7 +132,7 @@ def test_attention_leads_from_the_query_to_every_keypoint(image, points):
     (star,) = figure.axes[0].lines
     np.testing.assert_allclose(star.get_xydata(), points.xy[2:3])
     assert labels(figure.axes[0].get_legend()) == ["query keypoint"]
-    assert figure.axes[1].get_ylabel() == "attention weight (%); uniform: 20 %"
+    assert figure.axes[1].get_ylabel() == "attention weight (%)\nuniform: 20 %"
     assert dots.get_clim() == pytest.approx((0, 40))
 
 
