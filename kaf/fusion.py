@@ -28,19 +28,38 @@ def cell_of(xy: Tensor, height: int, width: int) -> Tensor:
 
 
 def gather_bilinear(feature: Tensor, xy: Tensor) -> Tensor:
-    """Sample a map ``(B, C, H, W)`` at points ``(B, K, 2)`` of that map: ``(B, K, C)``."""
-    size = xy.new_tensor([feature.shape[3], feature.shape[2]])
-    grid = ((2 * xy + 1) / size - 1).unsqueeze(2)  # (B, K, 1, 2) in [-1, 1], pixel edges at +-1
-    sampled = F.grid_sample(feature, grid.to(feature.dtype), padding_mode="border", align_corners=False)
-    return sampled.squeeze(3).transpose(1, 2)
+    """Sample a map ``(B, C, H, W)`` at points ``(B, K, 2)`` of that map, float32 or better: ``(B, K, C)``.
+
+    Points outside take the value at the border. ``F.grid_sample`` does the same, but wants coordinates of the
+    type of the map: in 16 bit they would be off by up to half a pixel.
+    """
+    height, width = feature.shape[2:]
+    x, y = xy[..., 0].clamp(0, width - 1), xy[..., 1].clamp(0, height - 1)
+    left, top = x.floor(), y.floor()
+    right, bottom = (left + 1).clamp(max=width - 1), (top + 1).clamp(max=height - 1)
+    fx, fy = x - left, y - top
+    upper, lower = top * width, bottom * width
+    cell = torch.stack([upper + left, upper + right, lower + left, lower + right], 1)  # (B, 4, K)
+    share = torch.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy], 1)  # (B, 4, K)
+    return (read_cells(feature, cell.long()) * share.unsqueeze(-1)).sum(1)
 
 
 def gather_nearest(feature: Tensor, xy: Tensor) -> Tensor:
     """The cell that holds each point ``(B, K, 2)`` of a map ``(B, C, H, W)``: ``(B, K, C)``."""
-    height, width = feature.shape[2:]
-    x, y = cell_of(xy, height, width).unbind(-1)
-    index = (y * width + x).unsqueeze(1).expand(-1, feature.shape[1], -1)
-    return feature.flatten(2).gather(2, index).transpose(1, 2)
+    x, y = cell_of(xy, *feature.shape[2:]).unbind(-1)
+    return read_cells(feature, y * feature.shape[3] + x)
+
+
+def read_cells(feature: Tensor, cell: Tensor) -> Tensor:
+    """A map ``(B, C, H, W)`` at flat cells ``(B, ...)``: ``(B, ..., C)``."""
+    rows = feature.permute(0, 2, 3, 1).flatten(0, 2)  # (B H W, C)
+    return F.embedding(cell + first_cell(cell, feature.shape[2] * feature.shape[3]), rows)
+
+
+def first_cell(cell: Tensor, cells: int) -> Tensor:
+    """Where each image of a batch begins among the cells of all, shaped to be added to ``cell (B, ...)``."""
+    first = torch.arange(len(cell), device=cell.device) * cells
+    return first.view(-1, *[1] * (cell.dim() - 1))
 
 
 def scatter_weight(cell: Tensor, valid: Tensor, cells: int, how: str) -> Tensor:
@@ -83,16 +102,15 @@ def sparse_conv3x3(tokens: Tensor, cell: Tensor, weight: Tensor, height: int, wi
     tokens = tokens * weight.unsqueeze(-1).to(tokens.dtype)
     kernel = conv.weight.permute(1, 2, 3, 0).reshape(dim, 9 * out)  # tap (r, s) reads the cell at (r-1, s-1)
     parts = (tokens.flatten(0, 1) @ kernel.to(tokens.dtype)).view(-1, out)  # (B K 9, out)
-    # The target of tap (r, s) lies at cell - (r-1, s-1). A frame of one cell catches what falls outside.
-    padded = width + 2
-    row, col = cell // width, cell % width
-    taps = torch.arange(3, device=cell.device)
-    target = (row[..., None, None] + 2 - taps[:, None]) * padded + col[..., None, None] + 2 - taps
-    image = torch.arange(batch, device=cell.device) * ((height + 2) * padded)
-    target = (target.view(batch, -1) + image[:, None]).flatten()
-    summed = parts.new_zeros(batch * (height + 2) * padded, out).index_add(0, target, parts)
-    summed = summed.view(batch, height + 2, padded, out)[:, 1:-1, 1:-1] + conv.bias.to(parts.dtype)
-    return summed.permute(0, 3, 1, 2)
+    # So the target of tap (r, s) lies at cell - (r-1, s-1). What falls outside adds zero to cell 0.
+    taps = torch.arange(-1, 2, device=cell.device)
+    row = (cell // width)[..., None, None] - taps[:, None]
+    col = (cell % width)[..., None, None] - taps
+    inside = (row >= 0) & (row < height) & (col >= 0) & (col < width)  # (B, K, 3, 3)
+    target = torch.where(inside, row * width + col + first_cell(inside, height * width), 0)
+    parts = parts * inside.view(-1, 1).to(parts.dtype)
+    bias = conv.bias.to(parts.dtype).expand(batch * height * width, out)
+    return bias.index_add(0, target.flatten(), parts).view(batch, height, width, out).permute(0, 3, 1, 2)
 
 
 class KAFLayer(nn.Module):
