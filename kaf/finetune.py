@@ -20,7 +20,7 @@ from kaf.data.store import SliceSample, Store
 from kaf.evaluate import score_volume
 from kaf.loop import fit, make_fabric, step_generator
 from kaf.networks import build_network
-from kaf.pretrain import load_encoder
+from kaf.pretrain import fingerprint, load_encoder
 from kaf.runs import Run
 
 PREDICT_BATCH = 8
@@ -83,10 +83,10 @@ def finetune(experiment: Experiment, store: Store, patients: Collection[str], ru
     if (pretrained is None) != (chosen.pretraining == "none"):
         raise ValueError(f"method {method!r} has pretraining {chosen.pretraining!r}, but "
                          f"{'no' if pretrained is None else 'a'} pretraining run was given")
-    dataset = SliceDataset(store, store.select(patients=patients, labelled=True), experiment.data.size,
-                           experiment.data.points)
+    volumes = labelled_volumes(store, patients)
+    dataset = SliceDataset(store, volumes, experiment.data.size, experiment.data.points)
     identity = {"experiment": {**asdict(experiment), "pretrain": None}, "method": method, "patients": sorted(patients),
-                "pretrained": pretrained and pretrained.folder.name, "store": store.settings.digest}
+                "pretrained": pretrained and pretrained.folder.name, "store": fingerprint(store, volumes)}
     name = f"finetune-{method}-{experiment.data.dataset}-{experiment.scale}-m{len(patients)}-{digest(identity)}"
     run = Run(Path(runs) / name, identity)
     torch.manual_seed(experiment.seed)
@@ -112,12 +112,18 @@ def make_network(experiment: Experiment, store: Store, method: str) -> nn.Module
 
 def load_network(run: Run, experiment: Experiment, store: Store, method: str) -> nn.Module:
     """The trained network of a finished run, ready to predict. Raises ``ValueError`` for an unfinished one."""
-    state, facts = run.load(), run.add_provenance()
-    if state is None or "steps" not in facts:
-        raise ValueError(f"{run.folder} is unfinished; run finetune again, it continues")
     network = make_network(experiment, store, method)
-    network.load_state_dict(state["model"])
+    network.load_state_dict(run.weights())
     return network.eval()
+
+
+def labelled_volumes(store: Store, patients: Collection[str]) -> list[int]:
+    """The labelled volumes of ``patients``. Raises ``ValueError`` where one of them has none."""
+    volumes = store.select(patients=patients, labelled=True)
+    without = sorted(set(patients) - {store.volumes[v].patient for v in volumes})
+    if without or not volumes:
+        raise ValueError(f"patients without labels: {', '.join(without) or 'none were given'}; leave them out")
+    return volumes
 
 
 @torch.inference_mode()
@@ -153,7 +159,7 @@ def evaluate(network: nn.Module, store: Store, patients: Sequence[str], experime
              device: str | torch.device = "cpu") -> pd.DataFrame:
     """Scores of every labelled frame of ``patients`` at native spacing: rows of :func:`kaf.evaluate.score_volume`."""
     tables = []
-    for volume in store.select(patients=patients, labelled=True):
+    for volume in labelled_volumes(store, patients):
         record = store.volumes[volume]
         labels = predict(network, store, volume, experiment.data.size, experiment.data.points, device)
         rows = score_volume(labels, store.truth(volume), record.native_spacing_mm, store.structures)

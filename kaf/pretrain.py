@@ -134,7 +134,7 @@ def pretrain(experiment: Experiment, store: Store, patients: Collection[str], ru
     dataset = PairDataset(store, volumes, experiment.data.size, experiment.data.points, Window(*config.neighbour),
                           partial(match_keypoints, window=config.match_px, rule=config.match_rule), experiment.seed)
     identity = {"experiment": {**asdict(experiment), "finetune": None}, "network": network,
-                "patients": sorted(patients), "store": store.settings.digest}
+                "patients": sorted(patients), "store": fingerprint(store, volumes)}
     name = f"pretrain-{network}-{experiment.data.dataset}-{experiment.scale}-{digest(identity)}"
     run = Run(Path(runs) / name, identity)
     torch.manual_seed(experiment.seed)
@@ -150,15 +150,18 @@ def pretrain(experiment: Experiment, store: Store, patients: Collection[str], ru
     return run
 
 
+def fingerprint(store: Store, volumes: list[int]) -> str:
+    """A short hash of what a run reads: other files under the same names give another run."""
+    files = [{k: v for k, v in store.volumes[n].checksums.items() if k.endswith(".npy")} for n in volumes]
+    return digest(store.settings.digest, files)
+
+
 def load_encoder(run: Run, network: UNet) -> UNet:
     """Copy the pretrained encoder of ``run``, KAF layers included, into ``network``; returns it.
 
     Raises ``ValueError`` where the run is unfinished or its encoder does not fit.
     """
-    state = run.load()
-    if state is None:
-        raise ValueError(f"{run.folder} has no checkpoint; pretrain first")
-    encoder = {k.removeprefix("encoder."): v for k, v in state["model"].items() if k.startswith("encoder.")}
+    encoder = {k.removeprefix("encoder."): v for k, v in run.weights().items() if k.startswith("encoder.")}
     try:
         network.encoder.load_state_dict(encoder)
     except RuntimeError as error:

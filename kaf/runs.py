@@ -8,7 +8,6 @@ import csv
 import json
 import os
 import platform
-import resource
 import subprocess
 import time
 from collections.abc import Mapping
@@ -62,29 +61,50 @@ class Run:
         except Exception as error:
             raise ValueError(f"{self.checkpoint} cannot be read ({error}); delete it to start again") from error
 
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The trained weights. Raises ``ValueError`` where the run is unfinished."""
+        state = self.load()
+        if state is None or state["step"] < state["steps"]:
+            done = f"{state['step']} of {state['steps']} steps" if state else "no checkpoint"
+            raise ValueError(f"{self.folder} is unfinished ({done}); run the same again, it continues")
+        return state["model"]
+
     def log(self, row: Mapping[str, Any]) -> None:
-        """Append one row to ``log.csv``; the first row names the columns."""
+        """Append one row to ``log.csv``; the first row names the columns, later ones may leave some empty.
+
+        Raises ``ValueError`` for a column that the first row did not have.
+        """
         file = self.folder / "log.csv"
-        new = not file.is_file()
+        columns = list(row)
+        if file.is_file():
+            with file.open(newline="") as source:
+                columns = next(csv.reader(source), columns)
         with file.open("a", newline="") as out:
-            writer = csv.DictWriter(out, fieldnames=list(row))
-            if new:
+            writer = csv.DictWriter(out, columns, restval="")
+            if out.tell() == 0:
                 writer.writeheader()
             writer.writerow(row)
 
     def rewind_log(self, step: int) -> None:
-        """Forget rows at or after ``step``: a resumed run writes them again."""
+        """Forget rows at or after ``step``, which a resumed run writes again, and a last row cut short."""
         file = self.folder / "log.csv"
         if not file.is_file():
             return
         with file.open(newline="") as source:
-            rows = list(csv.DictReader(source))
-        file.unlink()
-        for row in rows:
-            if int(row["step"]) < step:
-                self.log(row)
+            reader = csv.DictReader(source)
+            rows, columns = [row for row in reader if None not in row.values()], reader.fieldnames
+        temporary = file.with_suffix(".tmp")
+        with temporary.open("w", newline="") as out:
+            writer = csv.DictWriter(out, columns or [])
+            writer.writeheader()
+            writer.writerows(row for row in rows if int(row["step"]) < step)
+        if step and columns:
+            os.replace(temporary, file)
+        else:  # from the start: the first row names the columns anew
+            temporary.unlink()
+            file.unlink()
 
-    def history(self) -> "Any":
+    def history(self) -> Any:
         """The log as a table."""
         import pandas as pd
 
@@ -130,9 +150,13 @@ def commit() -> str:
 
 
 def peak_memory_mb(device: str = "cpu") -> float:
-    """Largest memory so far: of the GPU where one is used, otherwise of this process (MiB)."""
+    """Largest memory so far: of the GPU where one is used, otherwise of this process (MiB); NaN on Windows."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if platform.system() == "Darwin" else peak / 2**10
 
