@@ -132,7 +132,7 @@ def _size(scale: str, dataset: str, ct: bool) -> tuple[DataConfig, int, KAFConfi
         return DataConfig(dataset, 2.5, 80, 96), 6, layers, replace(optim, steps=60), optim
     if scale == "laptop":
         layers = KAFConfig(dim=64, depth=4, hidden=32)
-        return DataConfig(dataset, 2.0 if ct else 1.5, 144, 160), 12, layers, OptimConfig(400, 12), OptimConfig(700, 8)
+        return DataConfig(dataset, 2.0 if ct else 1.5, 144, 160), 12, layers, OptimConfig(400, 12), OptimConfig(500, 8, lr=2e-3)
     data = DataConfig(dataset, None if ct else 1.25, 512 if ct else 224, 300)
     return data, 32, KAF["default"], OptimConfig(2000, 32), OptimConfig(4000, 10)
 
@@ -167,12 +167,12 @@ def _choose(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _changed(part: Any, changes: Mapping[str, Any]) -> Any:
-    flat, nested = {}, {}
+    flat, nested, fields = {}, {}, getattr(part, "__dataclass_fields__", ())
     for name, value in changes.items():
         head, _, rest = name.partition("__")
-        if head not in vars(part):
-            close = get_close_matches(head, vars(part), 1)
-            hint = f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(vars(part))}"
+        if head not in fields:
+            close = get_close_matches(head, fields, 1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(fields) or 'none'}"
             raise ValueError(f"{type(part).__name__} has no field {head!r}{hint}")
         if rest:
             nested.setdefault(head, {})[rest] = value

@@ -149,6 +149,8 @@ class UNet(nn.Module):
         self.encoder = Encoder(width, kaf)
         self.decoder = Decoder(self.encoder.widths, classes)
         self.apply(initialise)
+        # With torch's smaller default the logits start nearly equal, and a thin structure may never be predicted.
+        nn.init.kaiming_normal_(self.decoder.head.weight, a=SLOPE)
 
     def forward(self, image: Tensor, keypoints: Keypoints | None = None) -> Tensor:
         return self.decoder(self.encoder(image, keypoints))
