@@ -54,7 +54,8 @@ class Study:
         file = run.folder / "scores.csv"
         if not file.is_file():
             self._score(run, method, m, draw).to_csv(file, index=False)
-        return run, pd.read_csv(file, keep_default_na=False, na_values=[""])
+        words = {"frame": str, "group": str}  # empty where a data set has none, and then no number
+        return run, pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=words).fillna(dict.fromkeys(words, ""))
 
     def _score(self, run: Run, method: str, m: int, draw: int) -> pd.DataFrame:
         chosen, experiment = get_method(method), self.experiment
@@ -77,11 +78,11 @@ def open_study(experiment: Experiment, data_root: str | Path = "", output: str |
     """
     home = Path(output).expanduser() if output else workspace()
     dataset = experiment.data.dataset
+    if not 0 <= fold < folds:
+        raise ValueError(f"fold is 0 to {folds - 1}, got {fold}")
     root = _phantom(home, experiment) if dataset.startswith("phantom") else data_root
     if not root:
         raise ValueError(f"dataset {dataset!r} needs data_root, the folder you downloaded it to")
-    if not 0 <= fold < folds:
-        raise ValueError(f"fold is 0 to {folds - 1}, got {fold}")
     settings = StoreSettings(dataset, experiment.data.spacing_mm, detector=experiment.data.detector)
     store = prepare(dataset, root, home / "stores" / f"{dataset}-{store_name(experiment)}", settings)
     split = kfold(store.patients, folds, experiment.seed)[fold]

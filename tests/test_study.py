@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from kaf import study
+from kaf.config import resolve
+from kaf.evaluate import COLUMNS
+
+
+def tiny(dataset="phantom"):
+    return resolve("smoke", dataset).changed(
+        width=2, data__size=32, data__spacing_mm=6.0, data__points=8, kaf__dim=8, kaf__depth=1, kaf__hidden=4,
+        pretrain__optim__steps=2, pretrain__optim__batch=2, finetune__optim__steps=2, finetune__optim__batch=2)
+
+
+@pytest.fixture(scope="module", params=["phantom", "phantom-ct"])
+def here(request, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(study.PHANTOM_PATIENTS, "smoke", 5)
+        yield study.open_study(tiny(request.param), output=tmp_path_factory.mktemp("home"), device="cpu")
+
+
+def test_one_call_makes_the_phantom_its_store_and_the_fold(here):
+    assert len(here.store.patients) == 5
+    assert len(here.split.test) == 1 and not set(here.split.test) & set(here.split.train)
+
+
+@pytest.mark.parametrize("method", ["unet", "kaf_pretrained"])
+def test_few_shot_scores_every_frame_of_the_test_patients(here, method):
+    run, rows = here.few_shot(method, 2)
+    assert list(rows.columns) == [*COLUMNS, "group"]
+    expected = {(here.store.volumes[v].patient, here.store.volumes[v].frame, name)
+                for v in here.store.select(patients=here.split.test) for name in here.store.structures.values()}
+    assert set(rows[["patient", "frame", "structure"]].itertuples(index=False, name=None)) == expected
+    assert set(rows["patient"]) == set(here.split.test) and rows["m"].unique() == [2]
+    again, same = here.few_shot(method, 2)
+    assert again.folder == run.folder and np.array_equal(rows["dice"], same["dice"], equal_nan=True)
+
+
+def test_every_method_gets_the_same_labelled_patients_and_none_of_the_test_fold(here):
+    patients = {method: here.few_shot(method, 2)[0].config["patients"] for method in ("unet", "kaf_pretrained")}
+    assert patients["unet"] == patients["kaf_pretrained"] == list(here.labelled(2))
+    assert not set(here.labelled(2)) & set(here.split.test)
+    assert not set(here.pretrain().config["patients"]) & set(here.split.test)
+
+
+def test_real_data_needs_its_folder(tmp_path):
+    with pytest.raises(ValueError, match="needs data_root"):
+        study.open_study(resolve("smoke", "acdc"), output=tmp_path)
+    with pytest.raises(FileNotFoundError):
+        study.open_study(resolve("smoke", "acdc"), tmp_path / "nowhere", tmp_path)
+
+
+def test_a_fold_out_of_range_is_refused_before_any_work(tmp_path):
+    with pytest.raises(ValueError, match="fold is 0 to 4, got 5"):
+        study.open_study(tiny(), output=tmp_path / "new", fold=5)
+    assert not (tmp_path / "new").exists()
+
+
+def test_notebook_parameters():
+    assert study.parse_labelled("2, 8", "smoke") == (2, 8)
+    assert study.parse_labelled(6, "smoke") == (6,)
+    assert study.parse_labelled("", "laptop") == study.LABELLED["laptop"]
+    assert study.parse_methods("unet, kaf_scratch") == ("unet", "kaf_scratch")
+    with pytest.raises(ValueError, match="such as '2, 8'"):
+        study.parse_labelled("two", "smoke")
+    with pytest.raises(ValueError, match="unknown method 'vnet'"):
+        study.parse_methods("vnet")
