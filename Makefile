@@ -37,7 +37,7 @@ run: $(EXECUTED)  ## run the two chapters with papermill, into _build/executed
 pages: _build/html/index.html  ## render the book into _build/html
 
 figure: $(VENV)/kaf.done  ## draw the figure of the README again
-	$(BIN)/python book/overview.py
+	KAF_HOME=$(abspath _build/figure) $(BIN)/python book/overview.py
 
 test: lint unit notebooks pages  ## every check
 
@@ -48,7 +48,8 @@ unit: $(VENV)/kaf.done  ## tests of the library, the project files and the commi
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope tests
 
 notebooks: $(VENV)/kaf.done  ## run the committed chapters again and compare what they show
-	cd book/chapters && $(BIN)/python -m pytest --rootdir ../.. --nbval --nbval-cell-timeout 150 \
+	rm -rf _build/checked
+	cd book/chapters && KAF_HOME=$(abspath _build/checked) $(BIN)/python -m pytest --rootdir ../.. --nbval --nbval-cell-timeout 150 \
 	  --nbval-sanitize-with ../../tests/book/sanitize.cfg $(CHAPTERS:%=%.ipynb)
 
 clean:  ## remove what was built; the environment stays
@@ -69,11 +70,15 @@ $(VENV)/kaf.done: $(VENV)/lock.done pyproject.toml
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# The second chapter starts from what the first one has trained.
+# The second chapter starts from what the first one has trained, in a folder of their own. Runs are found again by
+# their configuration: after a change in the library the first chapter begins with an empty folder.
+_build/executed/05_pretrain.ipynb: FRESH := yes
 _build/executed/06_fewshot.ipynb: _build/executed/05_pretrain.ipynb
+_build/executed/06_fewshot.ipynb: FRESH :=
 _build/executed/%.ipynb: book/chapters/%.ipynb $(LIBRARY) | $(VENV)/kaf.done
 	@mkdir -p $(@D)
-	cd book && $(BIN)/papermill chapters/$*.ipynb ../$@ -p dataset phantom -p scale smoke \
+	$(if $(FRESH),rm -rf _build/runs)
+	cd book && KAF_HOME=$(abspath _build/runs) $(BIN)/papermill chapters/$*.ipynb ../$@ -p dataset phantom -p scale smoke \
 	  --no-progress-bar --execution-timeout 600
 
 # --all: a page that is not read again would keep its warning to itself.
