@@ -55,7 +55,8 @@ class Study:
         if not file.is_file():
             self._score(run, method, m, draw).to_csv(file, index=False)
         words = {"frame": str, "group": str}  # empty where a data set has none, and then no number
-        return run, pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=words).fillna(dict.fromkeys(words, ""))
+        rows = pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=words)
+        return run, rows.fillna(dict.fromkeys(words, ""))
 
     def _score(self, run: Run, method: str, m: int, draw: int) -> pd.DataFrame:
         chosen, experiment = get_method(method), self.experiment
