@@ -23,6 +23,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 INSTALLED = [Requirement(r) for r in PROJECT["dependencies"] + EXTRAS["book"] + EXTRAS["test"]]
 LOCK = [line for line in (ROOT / "requirements.lock").read_text().split("\n") if line and line[0] != "#"]
 PINS = {canonicalize_name(name): version for name, version in (line.split("==") for line in LOCK)}
+OWNERS = packages_distributions()  # import name -> distributions
 README = (ROOT / "README.md").read_text()
 
 
@@ -80,29 +81,41 @@ def test_environment_for_conda_takes_the_same_list():
     assert next(r.specifier for r in conda if r.name == "python") == SpecifierSet(PROJECT["requires-python"])
 
 
-def imported(path):
-    """Top-level names that a file imports, those inside functions included."""
-    for node in ast.walk(ast.parse(path.read_text())):
+def is_guarded(node):
+    """``try: import x`` with ``except ImportError`` says itself what to install."""
+    return isinstance(node, ast.Try) and any("ImportError" in ast.unparse(h.type) for h in node.handlers if h.type)
+
+
+def imported(nodes, inside=True):
+    """Top-level names that statements import; ``inside``: within functions too."""
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and not node.level:
             yield node.module.split(".")[0]
+        elif not is_guarded(node) and (inside or not isinstance(node, ast.FunctionDef)):
+            yield from imported(ast.iter_child_nodes(node), inside)
 
 
-@pytest.mark.parametrize(("folder", "extras"), [
-    ("kaf", ()), ("data_scripts", ()), ("book", ("book",)), ("benchmarks", ("test",)),
-    ("tests", ("book", "test")),
-])
-def test_what_is_imported_is_declared(folder, extras):
-    declared = PROJECT["dependencies"] + [r for extra in extras for r in EXTRAS[extra]]
-    declared = {canonicalize_name(Requirement(r).name) for r in declared}
-    own = {"kaf", "tests", "benchmarks", "data_scripts", *sys.stdlib_module_names}
-    distributions = packages_distributions()
-    for path in tracked(".py"):
-        if path.relative_to(ROOT).parts[0] == folder:
-            for name in set(imported(path)) - own:
-                owners = {canonicalize_name(d) for d in distributions.get(name, [name])}
-                assert owners & declared, f"{path.name} imports {name}, which pyproject.toml does not ask for"
+def undeclared(path, extras, inside):
+    """Names that a file imports and pyproject.toml does not ask for."""
+    asked = PROJECT["dependencies"] + [r for extra in extras for r in EXTRAS[extra]]
+    asked = {canonicalize_name(Requirement(r).name) for r in asked}
+    own = {"kaf", "tests", *(p.stem for p in path.parent.glob("*.py")), *sys.stdlib_module_names}
+    names = set(imported([ast.parse(path.read_text())], inside)) - own
+    return {name for name in names if not asked & {canonicalize_name(d) for d in OWNERS.get(name, [name])}}
+
+
+def test_library_imports_what_it_depends_on():
+    for path in (ROOT / "kaf").rglob("*.py"):
+        assert not undeclared(path, (), inside=False), path.name
+        assert not undeclared(path, ("book",), inside=True), f"{path.name}: for notebooks only"
+
+
+@pytest.mark.parametrize("folder", ["data_scripts", "book", "benchmarks", "tests"])
+def test_scripts_import_what_is_declared(folder):
+    for path in (ROOT / folder).rglob("*.py"):
+        assert not undeclared(path, () if folder == "data_scripts" else ("book", "test"), inside=True), path.name
 
 
 # --- what the README and the build promise
