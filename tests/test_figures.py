@@ -2,7 +2,6 @@
 
 import io
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +11,7 @@ from matplotlib.colors import to_hex
 
 from kaf import figures
 from kaf.canvas import ON_BLACK, ON_WHITE
-from kaf.keypoints import collate, from_arrays, pad
+from kaf.keypoints import from_arrays, pad
 
 SIDE = 48
 STRUCTURES = {1: "RV", 2: "MYO", 3: "LV"}
@@ -59,43 +58,6 @@ def history(steps=5):
                          "spread": [0.5] * (steps - 1) + [np.nan], "entropy": np.nan})
 
 
-def test_every_figure_is_closed_white_and_readable(image, points, rows):
-    made = [figures.keypoints_figure(image, points), figures.history_figure(history()), figures.dice_figure(rows),
-            figures.attention_figure(image, points, points.valid / 5, 0),
-            figures.pair_figure((image, points), (image, points), np.full(8, -1)),
-            figures.contours_figure([image], [disc(20, 20, 9, 1)], [disc(20, 20, 9, 1)], STRUCTURES, ["a"])]
-    assert plt.get_fignums() == []
-    for figure in made:
-        figure.savefig(io.BytesIO())  # a closed figure can still be drawn
-        assert to_hex(figure.get_facecolor()) == "#ffffff" and figure.get_figwidth() <= 8
-        texts = [t for t in figure.findobj(plt.Text) if t.get_text().strip()]
-        assert texts and min(t.get_fontsize() for t in texts) >= 9
-        assert not any(ax.get_title() for ax in figure.axes)
-
-
-def test_the_style_of_the_caller_is_left_alone(image, points):
-    before = dict(plt.rcParams)
-    figures.keypoints_figure(image, points)
-    assert dict(plt.rcParams) == before
-
-
-def test_the_same_input_gives_the_same_picture(image, points):
-    def drawn():
-        out = io.BytesIO()
-        figures.attention_figure(image, points, points.valid / 5, 0).savefig(out)
-        return out.getvalue()
-
-    assert drawn() == drawn()
-
-
-def test_slices_are_black_where_they_are_dark(image, points):
-    ax = figures.keypoints_figure(image, points).axes[0]
-    shown = ax.images[0]
-    assert shown.to_rgba(np.float32(image.min()))[:3] == (0, 0, 0)
-    assert shown.to_rgba(np.float32(image.max()))[:3] == (1, 1, 1)
-    assert ax.get_ylim() == (SIDE - 0.5, -0.5) and len(ax.get_xticks()) == 0
-
-
 def test_keypoints_are_circles_of_their_scale_without_padding(image, points):
     figure = figures.keypoints_figure(image, points)
     (circles,) = artists(figure, EllipseCollection)
@@ -108,14 +70,6 @@ def test_a_slice_without_keypoints(image):
     figure = figures.keypoints_figure(image, pad(from_arrays(np.zeros((0, 2))), 4))
     figure.savefig(io.BytesIO())
     assert figure.axes[0].get_xlabel() == "0 keypoints"
-
-
-def test_figures_can_be_panels_of_another(image, points):
-    figure, axes = plt.subplots(1, 2)
-    assert figures.keypoints_figure(image, points, axes[0]) is figure
-    assert figures.attention_figure(image, points, points.valid / 5, 1, axes[1]) is figure
-    assert plt.get_fignums() == [figure.number]  # the caller's to close
-    plt.close(figure)
 
 
 def test_attention_leads_from_the_query_to_every_keypoint(image, points):
@@ -153,13 +107,6 @@ def test_attention_of_several_levels_shares_its_colours(image, points):
 def test_attention_refuses_what_it_cannot_mean(image, points, weights, query, message):
     with pytest.raises(ValueError, match=message):
         figures.attention_figure(image, points, weights, query)
-
-
-def test_wrong_shapes_are_named(image, points):
-    with pytest.raises(ValueError, match=r"\(1, 48, 48\)"):
-        figures.keypoints_figure(image[None], points)
-    with pytest.raises(ValueError, match=r"got \(1, 8\); select one"):
-        figures.keypoints_figure(image, collate([points]))
 
 
 def test_lines_join_matched_keypoints(image, points):
