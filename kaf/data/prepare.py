@@ -60,7 +60,8 @@ def prepare(
 def _run(cases: list[Case], root, out, settings, workers, progress) -> dict[str, VolumeRecord]:
     patients = [list(group) for _, group in groupby(cases, key=lambda case: case.patient)]
     done = {}
-    with tqdm(total=len(cases), unit="volume", desc="prepare", disable=not progress) as bar:
+    quiet = {} if progress else {"disable": True}  # not False: it would overrule TQDM_DISABLE
+    with tqdm(total=len(cases), unit="volume", desc="prepare", **quiet) as bar:
         for records in _map(patients, root, out, settings, min(workers, len(patients))):
             done |= {record.id: record for record in records}
             bar.update(len(records))
