@@ -8,6 +8,16 @@ from kaf.keypoints import Keypoints
 from kaf.mixers import TokenMLP, make_block
 
 
+def in_32_bit(mlp: nn.Module, features: Tensor, count: Tensor | int) -> Tensor:
+    """``mlp`` of the sum of features ``(B, N, C)`` over N, divided by ``count``; float32 also under autocast.
+
+    Slices differ little before the norm in the heads enlarges it: in 16 bit that would be mostly rounding.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        features = features.to(torch.promote_types(features.dtype, torch.float32))
+        return mlp(features.sum(1) / count)
+
+
 class BottleneckHead(nn.Module):
     """Global average pool of the bottleneck, then two linear layers: ``(B, C, h, w) -> (B, out)``.
 
@@ -22,7 +32,7 @@ class BottleneckHead(nn.Module):
                                  nn.ReLU(), nn.Linear(hidden, out))
 
     def forward(self, centre: Tensor) -> Tensor:
-        return self.mlp(centre.mean((2, 3)))
+        return in_32_bit(self.mlp, centre.flatten(2).transpose(1, 2), centre.shape[2] * centre.shape[3])
 
 
 class KeypointHead(nn.Module):
@@ -39,8 +49,7 @@ class KeypointHead(nn.Module):
 
     def forward(self, points: list[Tensor], valid: Tensor) -> tuple[Tensor, Tensor]:
         fused = self.fuse(torch.cat(points, -1)) * valid.unsqueeze(-1)
-        mean = fused.sum(1) / valid.sum(1, keepdim=True).clamp(min=1)
-        return self.mlp(mean), fused
+        return in_32_bit(self.mlp, fused, valid.sum(1, keepdim=True).clamp(min=1)), fused
 
 
 class MatchHead(nn.Module):

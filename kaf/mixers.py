@@ -22,6 +22,8 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         if not self.training:
             mean, var = self.running_mean, self.running_var
         else:
+            # Where no token varies the scale is hundreds: padding would grow from layer to layer to infinity.
+            tokens = tokens.masked_fill(~valid.unsqueeze(-1), 0.0)
             weight = valid.unsqueeze(-1).to(torch.float32)
             count = weight.sum().clamp(min=1)
             values = tokens.float()

@@ -59,7 +59,7 @@ class Run:
         try:
             return torch.load(self.checkpoint, map_location=device, weights_only=True)
         except Exception as error:
-            raise ValueError(f"{self.checkpoint} cannot be read ({error}); delete it to start again") from error
+            raise ValueError(f"{self.checkpoint} cannot be read; delete it to start again") from error
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The trained weights. Raises ``ValueError`` where the run is unfinished."""

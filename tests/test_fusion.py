@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from kaf.fusion import (
@@ -161,3 +162,23 @@ def test_unknown_options_are_refused():
         KAFLayer(4, mixer="mamba")
     with pytest.raises(ValueError, match="multiple of the number of heads"):
         KAFLayer(4, dim=30, heads=4)
+
+
+@pytest.mark.parametrize("x", [0.0, 200.0, 301.0, 511.0])
+def test_gather_finds_its_place_on_a_16_bit_map(x):
+    feature = torch.zeros(1, 2, 4, 512, dtype=torch.bfloat16)
+    feature[0, :, 2, int(x)] = 1
+    for gather in (gather_bilinear, gather_nearest):
+        assert gather(feature, torch.tensor([[[x, 2.0]]])).tolist() == [[[1.0, 1.0]]]
+
+
+def test_gather_equals_grid_sample():
+    feature = torch.randn(2, 3, 9, 7, dtype=torch.float64, requires_grad=True)
+    xy = torch.rand(2, 20, 2, dtype=torch.float64) * 12 - 2  # some outside
+    grid = ((2 * xy + 1) / torch.tensor([7, 9]) - 1).unsqueeze(2)
+    expected = F.grid_sample(feature, grid, padding_mode="border", align_corners=False).squeeze(3).transpose(1, 2)
+    found = gather_bilinear(feature, xy)
+    torch.testing.assert_close(found, expected)
+    weight = torch.randn_like(found)
+    gradients = [torch.autograd.grad((r * weight).sum(), feature)[0] for r in (found, expected)]
+    torch.testing.assert_close(*gradients)

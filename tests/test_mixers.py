@@ -58,3 +58,13 @@ def test_attention_maps_are_those_of_the_forward_pass(name):
 def test_no_mixer_returns_the_valid_tokens():
     x, valid = torch.randn(1, 3, 8), torch.tensor([[True, False, True]])
     assert torch.equal(Mixer("none", 8, depth=6)(x, valid), x * valid[..., None])
+
+
+def test_padding_stays_small_where_no_token_is_valid():
+    torch.manual_seed(0)
+    mixer, nothing = Mixer("paper", 8, depth=16, heads=2), torch.zeros(2, 3, dtype=torch.bool)
+    tokens = torch.randn(2, 3, 8, requires_grad=True)
+    mixed = mixer(tokens, nothing)
+    assert mixed.abs().max() == 0
+    mixed.sum().backward()
+    assert tokens.grad.isfinite().all() and all(p.grad is None or p.grad.isfinite().all() for p in mixer.parameters())

@@ -1,0 +1,105 @@
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+import kaf
+from kaf.config import DATASETS, RECIPES, SCALES, describe, digest, refuse_unknown, resolve, workspace
+from kaf.data.augment import PRESETS
+from kaf.networks import build_network, parameter_count
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_combination_is_complete(scale, dataset, recipe):
+    e = resolve(scale, dataset, recipe, seed=3)
+    assert (e.scale, e.data.dataset, e.recipe, e.seed) == (scale, dataset, recipe, 3)
+    assert e.data.size % 16 == 0 and e.kaf.dim % e.kaf.heads == 0
+    assert json.loads(describe(e)) == json.loads(json.dumps(asdict(e)))
+
+
+@pytest.mark.parametrize("names, message", [
+    (("tiny",), "unknown scale 'tiny'; choose one of smoke, laptop, full"),
+    (("smoke", "acdcc"), "unknown dataset 'acdcc'; choose one of phantom"),
+    (("smoke", "acdc", "papers"), "unknown recipe 'papers'; choose one of default, paper"),
+])
+def test_unknown_names_are_refused(names, message):
+    with pytest.raises(ValueError, match=message):
+        resolve(*names)
+
+
+@pytest.mark.parametrize("dataset, width, size, rate, epochs, threshold, window, neighbour, millions", [
+    ("acdc", 48, 352, 5e-4, 201, 0.35, 30.0, (0.18, 2), 106.8),
+    ("chd", 32, 512, 5e-5, 101, 0.1, 20.0, (0.05, 1), 71.7),
+])
+def test_the_paper_recipe_at_full_scale_has_the_published_numbers(
+        dataset, width, size, rate, epochs, threshold, window, neighbour, millions):
+    e = resolve("full", dataset, "paper")
+    assert (e.width, e.data.size, e.data.points) == (width, size, 300)
+    assert e.data.spacing_mm == (1.25 if dataset == "acdc" else None)
+    assert (e.kaf.depth, e.kaf.dim, e.kaf.heads, e.kaf.hidden, e.kaf.mixer) == (16, 256, 4, 64, "paper")
+    assert (e.kaf.gather, e.kaf.scatter, e.kaf.fusion) == ("nearest", "overwrite", "concat")
+    pre, fine = e.pretrain.optim, e.finetune.optim
+    assert (pre.name, pre.lr, pre.weight_decay, pre.batch, pre.epochs) == ("sgd", 0.002, 1e-5, 32, 51)
+    assert (fine.name, fine.lr, fine.batch, fine.epochs, fine.final) == ("adam", rate, 10, epochs, 0.1)
+    assert pre.clip is fine.clip is None and pre.warmup == fine.warmup == 0
+    assert e.pretrain.weights == (1.0, 1.0, 0.01) and e.pretrain.temperature == 0.1
+    assert (e.pretrain.threshold, e.pretrain.match_px, e.pretrain.neighbour) == (threshold, window, neighbour)
+    assert e.finetune.loss == "ce" and not e.pretrain.head_norm and e.finetune.augment == PRESETS["paper"]
+    network = build_network("kaf_unet", 4 if dataset == "acdc" else 8, e.width, e.kaf)
+    assert math.isclose(parameter_count(network) / 1e6, millions, abs_tol=0.35)  # .26 of it is never used
+
+
+def test_epochs_count_whole_batches_and_replace_steps():
+    optim = resolve("full", "acdc", "paper").pretrain.optim
+    assert optim.total(1000) == 51 * 31 and optim.total(7) == 51
+    assert resolve("smoke").pretrain.optim.total(1000) == 60
+
+
+def test_distances_of_matches_are_scaled_to_the_store():
+    assert resolve("laptop", "acdc").pretrain.match_px == 25.0  # 37.5 mm
+    assert resolve("full", "acdc").pretrain.match_px == 30.0
+
+
+def test_changes_reach_into_the_parts_and_leave_the_rest():
+    before = resolve("smoke")
+    after = resolve("smoke", pretrain__optim__lr=0.5, width=9)
+    assert (after.pretrain.optim.lr, after.width) == (0.5, 9)
+    assert after.changed(pretrain__optim__lr=before.pretrain.optim.lr, width=before.width) == before
+
+
+@pytest.mark.parametrize("name, message", [
+    ("widht", "Experiment has no field 'widht'; did you mean 'width'"),
+    ("pretrain__optim__rate", "OptimConfig has no field 'rate'"),
+    ("width__x", "int has no field 'x'"),
+])
+def test_unknown_fields_are_refused(name, message):
+    with pytest.raises(ValueError, match=message):
+        resolve("smoke", **{name: 1})
+
+
+def test_the_digest_tells_configurations_apart_and_is_the_same_for_equal_ones():
+    e = resolve("smoke")
+    others = [e, e.changed(seed=1), e.changed(pretrain__augment__blur_p=0.21), e.changed(kaf__levels=(0, 1))]
+    assert len({digest(x) for x in others}) == 4
+    assert digest(e, [1, "a"]) == digest(resolve("smoke"), (1, "a")) and len(digest(e)) == 8
+
+
+def test_refuse_unknown_names_the_typo_and_what_was_meant():
+    namespace = {"scale": "smoke", "datset": "acdc", "math": math, "Path": Path, "_private": 1, "In": []}
+    with pytest.raises(ValueError, match="unknown parameter 'datset'; did you mean 'dataset'"):
+        refuse_unknown(namespace, ["scale", "dataset"])
+    with pytest.raises(ValueError, match="unknown parameter 'xyz'; known are scale, dataset"):
+        refuse_unknown({"xyz": 1}, ("scale", "dataset"))
+    del namespace["datset"]
+    refuse_unknown(namespace, ["scale", "dataset"])
+
+
+def test_the_workspace_is_the_variable_or_the_checkout(monkeypatch, tmp_path):
+    monkeypatch.delenv("KAF_HOME", raising=False)
+    assert workspace() == Path(kaf.__file__).resolve().parents[1]
+    monkeypatch.setenv("KAF_HOME", str(tmp_path))
+    assert workspace() == tmp_path
