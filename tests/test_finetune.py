@@ -1,0 +1,251 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from torch import nn
+
+from kaf import finetune as module
+from kaf import loop
+from kaf.config import FinetuneConfig, OptimConfig
+from kaf.data.augment import AugmentConfig
+from kaf.data.pairs import collate
+from kaf.data.prepare import prepare
+from kaf.data.store import Store, StoreSettings
+from kaf.finetune import (
+    METHODS,
+    SegmentationLoss,
+    evaluate,
+    finetune,
+    get_method,
+    labelled_volumes,
+    load_network,
+    make_network,
+    predict,
+    to_native,
+    z_score,
+)
+from kaf.networks import PRESETS
+from kaf.pretrain import pretrain
+from tests.data.layouts import write_acdc_patient
+from tests.tiny import LAYERS, interrupting, must_not_train, same_weights, tiny_experiment
+
+LABELLED = ("patient001", "patient002")
+PAPER = replace(PRESETS["paper"], dim=8, depth=1, hidden=4)
+
+
+def run_it(store, folder, method="kaf_scratch", pretrained=None, patients=LABELLED, **changes):
+    return finetune(tiny_experiment(**changes), store, patients, folder, method, pretrained, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def finished(store, tmp_path_factory):
+    return run_it(store, tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="module")
+def pretrained(store, tmp_path_factory):
+    return pretrain(tiny_experiment(), store, LABELLED, tmp_path_factory.mktemp("pre"), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def native_store(acdc_root, tmp_path_factory):
+    """The same patients in the grid of their files."""
+    out = tmp_path_factory.mktemp("stores") / "native"
+    return prepare("acdc", acdc_root, out, StoreSettings("acdc", None), workers=1, progress=False)
+
+
+@pytest.mark.parametrize("how, at", [("ctrl-c", 2), ("error", 1)])
+def test_an_interrupted_run_ends_with_the_same_weights(store, tmp_path, monkeypatch, finished, how, at):
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "SAVE_EVERY_S", -1.0)
+        patch.setattr(module, "SegmentationLoss", interrupting(SegmentationLoss, at, how))
+        with pytest.raises(KeyboardInterrupt):
+            run_it(store, tmp_path)
+    resumed = run_it(store, tmp_path)
+    assert resumed.folder.name == finished.folder.name
+    assert same_weights(resumed.weights(), finished.weights()) and resumed.history().equals(finished.history())
+
+
+def test_a_finished_run_returns_at_once(store, finished, monkeypatch):
+    monkeypatch.setattr(module, "SegmentationLoss", lambda *_: must_not_train)
+    assert run_it(store, finished.folder.parent).folder == finished.folder
+    identity = json.loads((finished.folder / "config.json").read_text())
+    assert identity["patients"] == list(LABELLED) and identity["experiment"]["pretrain"] is None
+
+
+def test_another_seed_gives_other_numbers(store, tmp_path, finished):
+    again, other = run_it(store, tmp_path), run_it(store, tmp_path, seed=1)
+    assert same_weights(again.weights(), finished.weights())
+    assert not same_weights(other.weights(), finished.weights())
+
+
+def test_pretraining_is_where_training_starts(store, tmp_path, pretrained):
+    run = run_it(store, tmp_path, "kaf_pretrained", pretrained, finetune__optim__lr=0.0)
+    assert run.config["pretrained"] == pretrained.folder.name
+    before = pretrained.weights()
+    for name, value in run.weights().items():
+        if name.startswith("encoder.") and "running_" not in name and "num_batches" not in name:
+            assert torch.equal(value, before[name]), name
+
+
+def test_methods_and_pretraining_must_agree(store, tmp_path, pretrained):
+    with pytest.raises(ValueError, match="'kaf_pretrained' has pretraining 'kaf', but no pretraining run was given"):
+        run_it(store, tmp_path, "kaf_pretrained")
+    with pytest.raises(ValueError, match="'unet' has pretraining 'none', but a pretraining run was given"):
+        run_it(store, tmp_path, "unet", pretrained)
+    with pytest.raises(ValueError, match="does not fit this network"):
+        run_it(store, tmp_path, "kaf_pretrained", pretrained, width=4)
+    with pytest.raises(ValueError, match=f"unknown method 'vnet'; choose from {', '.join(METHODS)}"):
+        get_method("vnet")
+    with pytest.raises(ValueError, match="unknown loss 'focal'"):
+        SegmentationLoss(replace(tiny_experiment().finetune, loss="focal"), 0)
+
+
+def test_patients_without_labels_are_refused(store):
+    other = Store.open(store.path)
+    other.volumes = tuple(replace(v, labelled=v.labelled and v.patient != "patient003") for v in other.volumes)
+    assert [other.volumes[v].patient for v in labelled_volumes(other, LABELLED)] == [p for p in LABELLED for _ in "12"]
+    with pytest.raises(ValueError, match="patients without labels: patient003; leave them out"):
+        labelled_volumes(other, (*LABELLED, "patient003"))
+    with pytest.raises(ValueError, match="none were given"):
+        labelled_volumes(other, ())
+
+
+def test_the_loss_is_soft_dice_and_cross_entropy():
+    logits, label = torch.randn(2, 3, 16, 16), torch.randint(0, 3, (2, 16, 16))
+    batch = collate([_sample(label[i]) for i in range(2)])
+    network = lambda image, keypoints: logits  # noqa: E731
+    config = FinetuneConfig(OptimConfig(1, 2), augment=AugmentConfig())
+    values = {loss: SegmentationLoss(replace(config, loss=loss), 0)(network, batch, 0)[0] for loss in ("ce", "dice_ce")}
+    entropy = F.cross_entropy(logits, label)
+    one_hot, p = F.one_hot(label, 3).movedim(-1, 1).float(), logits.softmax(1)
+    dice = 2 * (p * one_hot).sum((0, 2, 3)) / (p.sum((0, 2, 3)) + one_hot.sum((0, 2, 3)))
+    torch.testing.assert_close(values["ce"], entropy)
+    torch.testing.assert_close(values["dice_ce"], entropy + 1 - dice.mean(), atol=1e-4, rtol=0)
+
+
+def _sample(label):
+    from kaf.data.store import SliceSample
+    from kaf.keypoints import from_arrays, pad
+
+    points = pad(from_arrays(np.zeros((0, 2))), 3)
+    return SliceSample(torch.zeros(label.shape, dtype=torch.uint8), label, points, 0.0, 1.0, 0.0, 0, 0)
+
+
+@pytest.mark.parametrize("layers", [LAYERS, PAPER], ids=["default", "paper"])
+def test_prediction_depends_on_neither_batch_mates_nor_batch_size(store, monkeypatch, layers):
+    torch.manual_seed(0)
+    network = make_network(tiny_experiment(kaf=layers), store, "kaf_scratch")
+    with torch.no_grad():  # a fresh network prefers one class everywhere: make it undecided
+        network.decoder.head.weight -= network.decoder.head.weight.mean(1, keepdim=True)
+    labels = []
+    for size in (1, 3, 8):
+        monkeypatch.setattr(module, "PREDICT_BATCH", size)
+        labels.append(predict(network, store, 0, 32, 12))
+    assert labels[0].shape == store.volumes[0].native_shape and labels[0].dtype == np.uint8
+    assert len(np.unique(labels[0])) > 1
+    assert np.array_equal(labels[0], labels[1]) and np.array_equal(labels[0], labels[2])
+
+
+def test_to_native_puts_a_label_map_back_exactly_where_the_grids_agree():
+    labels = torch.randint(0, 4, (2, 12, 12), generator=torch.Generator().manual_seed(0))
+    one_hot = F.one_hot(labels, 4).movedim(-1, 1).float()
+    assert np.array_equal(to_native(one_hot, (12, 12), (12, 12)), labels.numpy())
+    # A crop smaller than the slice: background outside. A slice smaller than the crop: cut.
+    wide = to_native(one_hot, (16, 15), (16, 15))
+    assert np.array_equal(wide[:, 2:14, 2:14], labels.numpy())
+    assert wide.sum() == labels.sum()
+    assert np.array_equal(to_native(one_hot, (8, 10), (8, 10)), labels.numpy()[:, 2:10, 1:11])
+
+
+def test_to_native_keeps_the_field_of_view():
+    left = torch.zeros(1, 2, 8, 8)
+    left[:, 1, :, :4], left[:, 0, :, 4:] = 1, 1
+    for shape in ((8, 8), (16, 24), (5, 6)):
+        labels = to_native(left, (8, 8), shape)[0]
+        assert labels.shape == shape and labels[:, : shape[1] // 2].all() and not labels[:, shape[1] // 2 :].any()
+
+
+class Oracle(nn.Module):
+    """Knows the truth of every slice by the look of it."""
+
+    def __init__(self, store, size):
+        super().__init__()
+        self.truth = {}
+        for v in store.select(labelled=True):
+            for s in range(store.volumes[v].shape[0]):
+                batch = collate([store.sample(v, s, size, 4)])
+                self.truth[z_score(batch)[0].numpy().tobytes()] = batch.label[0]
+
+    def forward(self, image, keypoints):
+        labels = torch.stack([self.truth[one.cpu().numpy().tobytes()] for one in image])
+        return 20.0 * F.one_hot(labels, 4).movedim(-1, 1).float()
+
+
+@pytest.mark.parametrize("size", [48, 64])
+def test_an_oracle_scores_perfectly(native_store, size):
+    e = tiny_experiment(data__size=size, data__points=4, data__spacing_mm=None)
+    rows = evaluate(Oracle(native_store, size), native_store, ["patient003", "patient005"], e)
+    assert len(rows) == 2 * 2 * 3 and set(rows["frame"]) == {"ED", "ES"}
+    assert set(rows["patient"]) == {"patient003", "patient005"} and set(rows["group"]) == {"DCM", "NOR"}
+    assert (rows["dice"] == 1).all() and (rows["hd95_mm"] == 0).all() and (rows["assd_mm"] == 0).all()
+
+
+def test_an_oracle_that_sees_only_a_crop_misses_the_rest(native_store):
+    e = tiny_experiment(data__size=16, data__points=4)
+    rows = evaluate(Oracle(native_store, 16), native_store, ["patient003"], e)
+    assert (rows["dice"] < 1).any() and (rows["predicted_voxels"] <= rows["true_voxels"]).all()
+
+
+def test_a_network_comes_back_as_it_was_trained(store, finished):
+    network = load_network(finished, tiny_experiment(), store, "kaf_scratch")
+    assert not network.training and same_weights(network.state_dict(), finished.weights())
+
+
+def test_an_unfinished_run_gives_no_network(store, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "SegmentationLoss", interrupting(SegmentationLoss, 0, "ctrl-c"))
+        with pytest.raises(KeyboardInterrupt):
+            run_it(store, tmp_path)
+    from kaf.runs import Run
+
+    (folder,) = tmp_path.iterdir()
+    half = Run(folder, json.loads((folder / "config.json").read_text()))
+    with pytest.raises(ValueError, match="unfinished .1 of 4 steps"):
+        load_network(half, tiny_experiment(), store, "kaf_scratch")
+
+
+@pytest.mark.parametrize("layers", [LAYERS, PAPER], ids=["default", "paper"])
+@pytest.mark.parametrize("slices", [(0,), (0, 1, 2, 3)])
+def test_slices_without_keypoints_are_no_obstacle(store, tmp_path, monkeypatch, layers, slices):
+    everything = Store.keypoints
+    monkeypatch.setattr(Store, "keypoints", lambda self, v, s: everything(self, v, s).select(
+        slice(0) if s in slices else slice(None)))
+    run = run_it(store, tmp_path, kaf=layers)
+    assert all(value.isfinite().all() for value in run.weights().values())
+    network = load_network(run, tiny_experiment(kaf=layers), store, "kaf_scratch")
+    assert predict(network, store, 0, 32, 12).shape == store.volumes[0].native_shape
+
+
+@pytest.mark.parametrize("layers", [LAYERS, PAPER], ids=["default", "paper"])
+def test_16_bit_autocast_trains_close_to_32_bit(store, tmp_path, monkeypatch, layers):
+    full = run_it(store, tmp_path / "32", kaf=layers)
+    monkeypatch.setattr(module, "make_fabric", lambda _: Fabric(accelerator="cpu", precision="bf16-mixed"))
+    half = run_it(store, tmp_path / "16", kaf=layers)
+    assert not same_weights(half.weights(), full.weights())
+    assert half.history()["loss"].tolist() == pytest.approx(full.history()["loss"].tolist(), rel=0.03)
+    assert {v.dtype for v in half.weights().values()} == {torch.float32, torch.int64}
+
+
+def test_training_learns_what_it_is_shown(tmp_path):
+    write_acdc_patient(tmp_path / "acdc", 1)
+    store = prepare("acdc", tmp_path / "acdc", tmp_path / "store", StoreSettings("acdc", None), 1, False)
+    e = tiny_experiment(data__spacing_mm=None, data__size=48, width=4, finetune__augment=AugmentConfig(),
+                        finetune__optim__steps=60, finetune__optim__batch=4, finetune__optim__lr=0.02)
+    run = finetune(e, store, ["patient001"], tmp_path, "unet", device="cpu")
+    rows = evaluate(load_network(run, e, store, "unet"), store, ["patient001"], e)
+    assert rows["dice"].mean() > 0.4  # four steps reach .1; the smallest structure comes last
