@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from kaf.config import OptimConfig
+from kaf.progress import progress_bar
 from kaf.runs import Clock, Run, peak_memory_mb, provenance
 
 SAVE_EVERY_S = 60.0
@@ -105,7 +105,7 @@ def fit(run: Run, fabric: Fabric, model: nn.Module, optim: OptimConfig, steps: i
     run.add_provenance(**provenance(device))
     model.train()
     saved, step = time.monotonic(), start
-    progress = tqdm(batches(start), desc=title, initial=start, total=steps, unit="step")
+    progress = progress_bar(batches(start), desc=title, initial=start, total=steps, unit="step")
     with Interrupts() as interrupts, progress:
         for batch in progress:
             rate = learning_rate(optim, step, steps)

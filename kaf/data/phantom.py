@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
-from tqdm.auto import tqdm
 
 from kaf.data.phantom_ct import ct_volume
 from kaf.data.phantom_heart import GROUPS
 from kaf.data.phantom_mr import mr_stack
+from kaf.progress import progress_bar
 
 VERSION = 2  # raise it when the same seed gives other patients
 DEFAULTS = {"mr": {"size": 240, "slices": (6, 12)}, "ct": {"size": 256, "slices": (24, 36)}}
@@ -81,7 +81,7 @@ def write_phantom(
     write = {"mr": _write_mr, "ct": _write_ct}[kind]
     done = {"mr": "patient{:03d}/Info.cfg", "ct": "ct_{:04d}_image.nii.gz"}[kind]
     missing = [p for p in range(patients) if not (root / done.format(p + 1)).is_file()]
-    for index in tqdm(missing, desc=f"phantom {kind}", unit="patient", **({} if progress else {"disable": True})):
+    for index in progress_bar(missing, not progress, desc=f"phantom {kind}", unit="patient"):
         patient = make_patient(index, seed, kind, size, slices)
         with tempfile.TemporaryDirectory(dir=root, prefix=".") as folder:
             write(patient, Path(folder), root)

@@ -17,13 +17,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from kaf import __version__
 from kaf.data.cases import Case, Volume, find_cases, get_layout, read_volume
 from kaf.data.grid import resample, resample_labels, resampled_shape
 from kaf.data.store import VERSION, Store, StoreSettings, VolumeRecord, file_digest, read_manifest
 from kaf.keypoints import deduplicate, get_detector
+from kaf.progress import progress_bar
 
 
 def prepare(
@@ -60,8 +60,7 @@ def prepare(
 def _run(cases: list[Case], root, out, settings, workers, progress) -> dict[str, VolumeRecord]:
     patients = [list(group) for _, group in groupby(cases, key=lambda case: case.patient)]
     done = {}
-    quiet = {} if progress else {"disable": True}  # not False: it would overrule TQDM_DISABLE
-    with tqdm(total=len(cases), unit="volume", desc="prepare", **quiet) as bar:
+    with progress_bar(total=len(cases), unit="volume", desc="prepare", quiet=not progress) as bar:
         for records in _map(patients, root, out, settings, min(workers, len(patients))):
             done |= {record.id: record for record in records}
             bar.update(len(records))
