@@ -23,7 +23,7 @@ export TQDM_DISABLE := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help env book run pages figure test lint unit notebooks clean distclean
+.PHONY: help env book run pages chapters figure test lint unit notebooks clean distclean
 
 help:  ## list these commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ book: run pages  ## run the two chapters on the built-in phantom, then render th
 run: $(EXECUTED)  ## run the two chapters with papermill, into _build/executed
 
 pages: _build/html/index.html  ## render the book into _build/html
+
+chapters: $(VENV)/kaf.done  ## run the committed chapters again, in place
+	OMP_NUM_THREADS=1 $(BIN)/python book/run_chapters.py
 
 figure: $(VENV)/kaf.done  ## draw the figure of the README again
 	KAF_HOME=$(abspath _build/figure) $(BIN)/python book/overview.py
