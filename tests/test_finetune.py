@@ -14,7 +14,7 @@ from kaf.config import FinetuneConfig, OptimConfig
 from kaf.data.augment import AugmentConfig
 from kaf.data.pairs import collate
 from kaf.data.prepare import prepare
-from kaf.data.store import Store, StoreSettings
+from kaf.data.store import SliceSample, Store, StoreSettings
 from kaf.finetune import (
     METHODS,
     SegmentationLoss,
@@ -28,8 +28,10 @@ from kaf.finetune import (
     to_native,
     z_score,
 )
+from kaf.keypoints import from_arrays, pad
 from kaf.networks import PRESETS
 from kaf.pretrain import pretrain
+from kaf.runs import Run
 from tests.data.layouts import write_acdc_patient
 from tests.tiny import LAYERS, interrupting, must_not_train, same_weights, tiny_experiment
 
@@ -129,9 +131,6 @@ def test_the_loss_is_soft_dice_and_cross_entropy():
 
 
 def _sample(label):
-    from kaf.data.store import SliceSample
-    from kaf.keypoints import from_arrays, pad
-
     points = pad(from_arrays(np.zeros((0, 2))), 3)
     return SliceSample(torch.zeros(label.shape, dtype=torch.uint8), label, points, 0.0, 1.0, 0.0, 0, 0)
 
@@ -211,8 +210,6 @@ def test_an_unfinished_run_gives_no_network(store, tmp_path, monkeypatch):
         patch.setattr(module, "SegmentationLoss", interrupting(SegmentationLoss, 0, "ctrl-c"))
         with pytest.raises(KeyboardInterrupt):
             run_it(store, tmp_path)
-    from kaf.runs import Run
-
     (folder,) = tmp_path.iterdir()
     half = Run(folder, json.loads((folder / "config.json").read_text()))
     with pytest.raises(ValueError, match="unfinished .1 of 4 steps"):
