@@ -52,7 +52,7 @@ unit: $(VENV)/kaf.done  ## tests of the library, the project files and the commi
 
 notebooks: $(VENV)/kaf.done  ## run the committed chapters again and compare what they show
 	rm -rf _build/checked
-	cd book/chapters && KAF_HOME=$(abspath _build/checked) $(BIN)/python -m pytest --rootdir ../.. --nbval --nbval-cell-timeout 150 \
+	cd book/chapters && OMP_NUM_THREADS=1 KAF_HOME=$(abspath _build/checked) $(BIN)/python -m pytest --rootdir ../.. --nbval --nbval-cell-timeout 150 \
 	  --nbval-sanitize-with ../../tests/book/sanitize.cfg $(CHAPTERS:%=%.ipynb)
 
 clean:  ## remove what was built; the environment stays
