@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from kaf.config import OptimConfig
 from kaf.progress import progress_bar
-from kaf.runs import Clock, Run, peak_memory_mb, provenance
+from kaf.runs import Clock, Run, peak_memory_mb, provenance, reset_peak_memory
 
 SAVE_EVERY_S = 60.0
 Loss = Callable[[nn.Module, Any, int], tuple[Tensor, dict[str, float | Tensor]]]
@@ -103,6 +103,7 @@ def fit(run: Run, fabric: Fabric, model: nn.Module, optim: OptimConfig, steps: i
     run.rewind_log(start)
     clock, device = Clock(state["seconds"] if state else 0.0), str(fabric.device)
     run.add_provenance(**provenance(device))
+    reset_peak_memory(device)
     model.train()
     saved, step = time.monotonic(), start
     progress = progress_bar(batches(start), desc=title, initial=start, total=steps, unit="step")

@@ -4,6 +4,7 @@ A run folder is found again by the configuration in its name and refuses any oth
 the same thing twice resumes or returns at once, and nothing is ever overwritten.
 """
 
+import contextlib
 import csv
 import json
 import os
@@ -149,8 +150,22 @@ def commit() -> str:
         return ""
 
 
+def reset_peak_memory(device: str = "cpu") -> None:
+    """Let :func:`peak_memory_mb` start again, so that a run is not charged with the one before it.
+
+    For the memory of a process only Linux can do so; elsewhere the peak since its start remains.
+    """
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_mb(device: str = "cpu") -> float:
-    """Largest memory so far: of the GPU where one is used, otherwise of this process (MiB); NaN on Windows."""
+    """Largest memory since the start or the last reset (MiB): of the GPU where one is used, else of this process.
+
+    NaN on Windows.
+    """
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 2**20
     try:

@@ -2,11 +2,12 @@ import getpass
 import json
 import os
 import platform
+import sys
 
 import pytest
 import torch
 
-from kaf.runs import Clock, Run, peak_memory_mb, provenance, write_json
+from kaf.runs import Clock, Run, peak_memory_mb, provenance, reset_peak_memory, write_json
 
 
 def test_a_folder_keeps_its_configuration_and_refuses_another(tmp_path):
@@ -98,3 +99,12 @@ def test_memory_and_time_are_measured():
     block = torch.ones(200 * 2**18)  # 200 MiB
     assert peak_memory_mb() >= before > 50 and peak_memory_mb() > block.numel() * 4 / 2**20
     assert 10 <= Clock(10).seconds() < 11
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can reset the peak of a process")
+def test_a_reset_forgets_the_memory_of_the_run_before():
+    block = torch.ones(50_000_000)
+    before = peak_memory_mb()
+    del block
+    reset_peak_memory()
+    assert peak_memory_mb() < before - 150
