@@ -23,6 +23,7 @@ from monai.metrics import compute_average_surface_distance, compute_hausdorff_di
 from scipy import stats
 
 METRICS = ("dice", "hd95_mm", "assd_mm")
+#: Columns of every table of scores: one row per patient, frame and structure.
 COLUMNS = (
     "dataset", "protocol", "method", "pretraining", "m", "draw", "fold", "patient", "frame", "structure",
     *METRICS, "missed", "absent", "overlap_voxels", "predicted_voxels", "true_voxels",

@@ -35,6 +35,7 @@ class Method:
     pretraining: str = "none"  # or "kaf": the encoder comes from a pretraining run of the same network
 
 
+#: The methods that are compared, by key.
 METHODS = {
     "unet": Method("UNet", "unet"),
     "wide_unet": Method("wide UNet", "wide_unet"),

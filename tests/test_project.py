@@ -198,3 +198,13 @@ def test_no_images_of_patients_and_nothing_large():
 def test_no_folder_named_static():
     # Jupyter Book puts every script of a folder with this name on every page.
     assert not [path for path in tracked() if "_static" in path.parts]
+
+
+def test_every_module_has_a_page():
+    modules = {".".join(p.relative_to(ROOT).with_suffix("").parts) for p in (ROOT / "kaf").rglob("*.py")
+               if p.stem != "__init__" and "exercises" not in p.parts}
+    pages = {p.stem for p in (ROOT / "book" / "api").glob("kaf.*.md")}
+    in_contents = set(re.findall(r"book/api/(kaf\.[\w.]+)", (ROOT / "_toc.yml").read_text()))
+    assert modules == pages == in_contents
+    for page in pages:
+        assert f"automodule:: {page}\n" in (ROOT / "book" / "api" / f"{page}.md").read_text()
