@@ -1,0 +1,120 @@
+"""Recorded runs: what cost more than a page may take, kept as rows and provenance (chapters 5 to 9).
+
+Usage: ``python -m kaf.records RUNS NAME [--into FOLDER] [--note TEXT]`` gathers the scored fine-tuning runs in RUNS into
+``NAME.csv`` (rows of :data:`kaf.evaluate.COLUMNS` and ``group``) and ``NAME.json`` (configuration and provenance of
+every run and of its pretraining). Runs recorded before stay; the same run recorded again is replaced.
+"""
+
+import argparse
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import kaf
+from kaf.evaluate import COLUMNS
+from kaf.finetune import METHODS
+from kaf.runs import write_json
+
+FOLDER = Path(kaf.__file__).resolve().parents[1] / "book" / "records"
+KEY = ["run", "patient", "frame", "structure"]  # what tells rows apart
+DIGITS = 5  # decimals of the metrics; finer than any two runs agree
+
+
+@dataclass(frozen=True)
+class Record:
+    """Recorded rows and, by the name of its run folder, where each run comes from."""
+
+    rows: pd.DataFrame
+    runs: dict[str, dict[str, Any]]
+
+    @property
+    def label(self) -> str:
+        """What a figure of these rows must say: data set, scale, folds, draws, seeds, device, date."""
+        parts = [", ".join(self.rows["dataset"].unique()), "scale " + ", ".join(self.rows["scale"].unique())]
+        for name in ("fold", "draw", "seed"):
+            values = sorted(self.rows[name].unique())
+            parts.append(f"{name}{'s' if len(values) > 1 else ''} {', '.join(map(str, values))}")
+        dates = sorted({run["provenance"]["date"] for run in self.runs.values()})
+        parts += [", ".join(self.rows["device"].unique()), " to ".join(dict.fromkeys((dates[0], dates[-1])))]
+        return "; ".join(parts)
+
+
+def read_record(name: str, folder: str | Path = FOLDER) -> Record:
+    """The record ``name``. Raises ``FileNotFoundError`` without one, ``ValueError`` where rows and runs disagree."""
+    file = Path(folder) / f"{name}.csv"
+    if not file.is_file() or not file.with_suffix(".json").is_file():
+        raise FileNotFoundError(f"no record {name!r} in {folder}: it needs {file.name} and {file.stem}.json, "
+                                "which `python -m kaf.records` writes; the committed ones come with the repository")
+    words = {"frame": str, "group": str}
+    rows = pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=words).fillna(dict.fromkeys(words, ""))
+    if missing := [c for c in COLUMNS if c not in rows]:
+        raise ValueError(f"{file} lacks the columns {', '.join(missing)}")
+    runs = json.loads(file.with_suffix(".json").read_text())["runs"]
+    if strangers := set(rows["run"]) ^ set(runs):
+        raise ValueError(f"{file} and its JSON name different runs: {', '.join(sorted(strangers))}")
+    if rows.duplicated(KEY).any():
+        raise ValueError(f"{file} scores a structure twice: {rows[rows.duplicated(KEY)][KEY].iloc[0].to_dict()}")
+    return Record(rows, runs)
+
+
+def gather(runs: str | Path) -> Record:
+    """The scored fine-tuning runs in the folder ``runs``. Raises ``FileNotFoundError`` where there is none."""
+    tables, facts = [], {}
+    for file in sorted(Path(runs).glob("finetune-*/scores.csv")):
+        folder = file.parent
+        tables.append(pd.read_csv(file, keep_default_na=False, na_values=[""], dtype={"frame": str, "group": str}))
+        facts[folder.name] = _facts(folder)
+        source = facts[folder.name]["config"].get("pretrained")
+        if source:
+            facts[folder.name]["pretraining"] = _facts(folder.parent / source)
+    if not tables:
+        raise FileNotFoundError(f"no scored run in {runs}: expected folders finetune-*/ with scores.csv")
+    return Record(_in_order(pd.concat(tables, ignore_index=True)), facts)
+
+
+def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
+    """Methods as they are listed in :data:`kaf.finetune.METHODS`, unknown ones last; then as they came."""
+    place = {method.name: n for n, method in enumerate(METHODS.values())}
+    rows = rows.assign(order=rows["method"].map(lambda name: place.get(name, len(place))))
+    return rows.sort_values(["order", "m", "draw", "fold"], kind="stable", ignore_index=True).drop(columns="order")
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    return {name: json.loads((folder / f"{name}.json").read_text()) for name in ("config", "provenance")}
+
+
+def write_record(record: Record, name: str, folder: str | Path = FOLDER, note: str = "") -> None:
+    """Add ``record`` to the record ``name`` in ``folder``, creating it; ``note`` is kept beside the new runs."""
+    file = Path(folder) / f"{name}.csv"
+    runs = {run: {**facts, **({"note": note} if note else {})} for run, facts in record.runs.items()}
+    rows = record.rows
+    if file.is_file():
+        before = read_record(name, folder)
+        rows = _in_order(pd.concat([before.rows[~before.rows["run"].isin(runs)], rows], ignore_index=True))
+        runs = {**before.runs, **runs}
+    rows = rows.round(dict.fromkeys(("dice", "hd95_mm", "assd_mm"), DIGITS))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".tmp")
+    rows.to_csv(temporary, index=False)
+    write_json(file.with_suffix(".json"), {"runs": runs})
+    os.replace(temporary, file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m kaf.records", description=__doc__.split("\n")[0])
+    parser.add_argument("runs", help="folder of run folders")
+    parser.add_argument("name", help="name of the record, such as acdc_laptop")
+    parser.add_argument("--into", default=FOLDER, help="folder of the record (default: book/records)")
+    parser.add_argument("--note", default="", help="what a reader must know about these runs")
+    options = parser.parse_args()
+    record = gather(options.runs)
+    write_record(record, options.name, options.into, options.note)
+    print(f"{len(record.runs)} runs, {len(record.rows)} rows added to {options.name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+import json
+
+import pandas as pd
+import pytest
+
+from kaf.evaluate import COLUMNS
+from kaf.records import FOLDER, Record, gather, read_record, write_record
+
+FACTS = {"config": {"pretrained": None}, "provenance": {"date": "2026-01-02"}}
+
+
+def rows(run="finetune-unet-a", method="UNet", m=2, dice=0.5):
+    values = dict.fromkeys(COLUMNS, 0) | {
+        "run": run, "method": method, "m": m, "dice": dice, "dataset": "phantom", "scale": "smoke", "device": "cpu",
+        "patient": "p1", "group": "", "protocol": "x", "pretraining": "none"}
+    return pd.DataFrame([values | {"frame": frame, "structure": s} for frame in ("ED", "") for s in ("LV", "RV")])
+
+
+def record(**options):
+    table = rows(**options)
+    return Record(table, {table["run"][0]: FACTS})
+
+
+def run_folder(root, name, method, pretrained=None):
+    folder = root / name
+    folder.mkdir(parents=True)
+    rows(name, method).to_csv(folder / "scores.csv", index=False)
+    (folder / "config.json").write_text(json.dumps({"pretrained": pretrained}))
+    (folder / "provenance.json").write_text(json.dumps({"date": "2026-01-02"}))
+
+
+def test_what_was_written_is_read(tmp_path):
+    write_record(record(dice=1 / 3), "a", tmp_path, note="why")
+    read = read_record("a", tmp_path)
+    assert read.rows["dice"].tolist() == [0.33333] * 4
+    assert read.rows["frame"].tolist() == ["ED", "ED", "", ""]
+    assert read.runs == {"finetune-unet-a": {**FACTS, "note": "why"}}
+
+
+def test_recording_again_replaces_a_run_and_keeps_the_others(tmp_path):
+    write_record(record(run="b", method="wide UNet"), "a", tmp_path)
+    write_record(record(run="a", dice=0.1), "a", tmp_path)
+    write_record(record(run="a", dice=0.2), "a", tmp_path)
+    read = read_record("a", tmp_path)
+    assert read.rows.groupby("run")["dice"].mean().to_dict() == {"a": 0.2, "b": 0.5}
+    assert read.rows["method"].unique().tolist() == ["UNet", "wide UNet"]
+
+
+def test_gathers_the_runs_and_the_pretraining_they_start_from(tmp_path):
+    run_folder(tmp_path, "finetune-kaf_pretrained-x", "KAF pretrained", "pretrain-y")
+    run_folder(tmp_path, "finetune-unet-x", "UNet")
+    run_folder(tmp_path, "pretrain-y", "-")
+    found = gather(tmp_path)
+    assert found.rows["method"].unique().tolist() == ["UNet", "KAF pretrained"]
+    assert found.runs["finetune-kaf_pretrained-x"]["pretraining"]["provenance"]["date"] == "2026-01-02"
+    assert set(found.runs) == {"finetune-kaf_pretrained-x", "finetune-unet-x"}
+
+
+def test_the_label_says_what_a_reader_must_know():
+    assert record().label == "phantom; scale smoke; fold 0; draw 0; seed 0; cpu; 2026-01-02"
+
+
+def test_nothing_to_gather(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no scored run"):
+        gather(tmp_path)
+
+
+def test_no_such_record(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no record 'b'"):
+        read_record("b", tmp_path)
+
+
+def test_rows_and_runs_must_agree(tmp_path):
+    write_record(record(), "a", tmp_path)
+    (tmp_path / "a.json").write_text('{"runs": {}}')
+    with pytest.raises(ValueError, match="different runs: finetune-unet-a"):
+        read_record("a", tmp_path)
+
+
+def test_a_structure_scored_twice(tmp_path):
+    one = record()
+    write_record(Record(pd.concat([one.rows, one.rows]), one.runs), "a", tmp_path)
+    with pytest.raises(ValueError, match="scores a structure twice"):
+        read_record("a", tmp_path)
+
+
+def test_a_missing_column(tmp_path):
+    one = record()
+    write_record(Record(one.rows.drop(columns="assd_mm"), one.runs), "a", tmp_path)
+    with pytest.raises(ValueError, match="lacks the columns assd_mm"):
+        read_record("a", tmp_path)
+
+
+@pytest.mark.parametrize("name", [p.stem for p in sorted(FOLDER.glob("*.csv")) if "dice" in p.open().readline()
+                                  and "hd95_mm" in p.open().readline()])
+def test_the_committed_records_are_whole(name):
+    read = read_record(name)
+    assert all(run["provenance"]["commit"] for run in read.runs.values())
+    assert read.rows["dice"].between(0, 1).all()
