@@ -1,6 +1,6 @@
 """Recorded runs: what cost more than a page may take, kept as rows and provenance (chapters 5 to 9).
 
-Usage: ``python -m kaf.records RUNS NAME [--into FOLDER] [--note TEXT]`` gathers the scored fine-tuning runs in RUNS into
+Usage: ``python -m kaf.records RUNS NAME [--into FOLDER] [--note TEXT]`` gathers the scored fine-tuning runs in RUNS as
 ``NAME.csv`` (rows of :data:`kaf.evaluate.COLUMNS` and ``group``) and ``NAME.json`` (configuration and provenance of
 every run and of its pretraining). Runs recorded before stay; the same run recorded again is replaced.
 """
