@@ -21,6 +21,7 @@ from kaf.evaluate import score_volume
 from kaf.loop import fit, make_fabric, step_generator
 from kaf.networks import build_network
 from kaf.pretrain import fingerprint, load_encoder
+from kaf.processes import gather, rank, share, world
 from kaf.runs import Run
 
 PREDICT_BATCH = 8
@@ -68,18 +69,22 @@ class SegmentationLoss:
 
     def __call__(self, model: nn.Module, batch: SliceSample, step: int) -> tuple[Tensor, dict]:
         image, keypoints, label = augment(z_score(batch), batch.keypoints, batch.label, self.config.augment,
-                                          step_generator(self.seed, step))
-        return self.dice_ce(model(image, keypoints).float(), label.unsqueeze(1)), {}
+                                          step_generator(self.seed, step), share=(rank(), world()))
+        logits = gather(model(image, keypoints).float())
+        return self.dice_ce(logits, gather(label).unsqueeze(1)), {}
 
 
 def finetune(experiment: Experiment, store: Store, patients: Collection[str], runs: str | Path, method: str = "unet",
-             pretrained: Run | None = None, device: str = "auto", workers: int = 0) -> Run:
+             pretrained: Run | None = None, device: str = "auto", workers: int = 0, devices: int = 1,
+             num_nodes: int = 1) -> Run:
     """Train ``method`` on the labelled slices of ``patients``; returns the finished run.
 
     All weights train, and the last step is the result: nothing is chosen on other patients. ``pretrained``
-    is the run that the encoder comes from. Calling again resumes or returns at once. Raises ``ValueError`` where
-    the method and ``pretrained`` do not agree, or a patient has no labels.
+    is the run that the encoder comes from. Calling again resumes or returns at once. ``devices`` and ``num_nodes`` as
+    in :func:`kaf.pretrain.pretrain`. Raises ``ValueError`` where the method and ``pretrained`` do not agree, or a
+    patient has no labels.
     """
+    fabric = make_fabric(device, devices, num_nodes)
     config, chosen = experiment.finetune, get_method(method)
     if (pretrained is None) != (chosen.pretraining == "none"):
         raise ValueError(f"method {method!r} has pretraining {chosen.pretraining!r}, but "
@@ -97,10 +102,11 @@ def finetune(experiment: Experiment, store: Store, patients: Collection[str], ru
     steps = config.optim.total(len(dataset))
 
     def batches(start: int) -> Iterator[SliceSample]:
-        sampler = EpochSampler(len(dataset), config.optim.batch, experiment.seed, start=start, stop=steps)
+        sampler = EpochSampler(len(dataset), config.optim.batch, experiment.seed, start=start, stop=steps,
+                               part=share(config.optim.batch))
         return iter(DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers))
 
-    fit(run, make_fabric(device), network, config.optim, steps, batches, SegmentationLoss(config, experiment.seed),
+    fit(run, fabric, network, config.optim, steps, batches, SegmentationLoss(config, experiment.seed),
         title=f"{chosen.name}, {len(patients)} patients")
     return run
 

@@ -10,13 +10,16 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from kaf.config import OptimConfig
+from kaf.processes import joint_statistics
 from kaf.progress import progress_bar
 from kaf.runs import Clock, Run, peak_memory_mb, provenance, reset_peak_memory
 
@@ -24,11 +27,26 @@ SAVE_EVERY_S = 60.0
 Loss = Callable[[nn.Module, Any, int], tuple[Tensor, dict[str, float | Tensor]]]
 
 
-def make_fabric(device: str = "auto") -> Fabric:
-    """Fabric on one device: ``auto``, ``cpu``, ``cuda`` or ``mps``; bf16 autocast on a GPU, float32 elsewhere."""
+def make_fabric(device: str = "auto", devices: int = 1, num_nodes: int = 1) -> Fabric:
+    """Fabric on ``auto``, ``cpu``, ``cuda`` or ``mps``; bf16 autocast on a GPU, float32 elsewhere.
+
+    With ``devices`` on each of ``num_nodes`` machines there is one process for each. They are started here, by
+    running the program again, unless torchrun or SLURM has done so; a notebook cannot be run again.
+    """
     fabric = Fabric(accelerator=device, devices=1)
-    if fabric.device.type == "cuda":
-        fabric = Fabric(accelerator=device, devices=1, precision="bf16-mixed")
+    precision = "bf16-mixed" if fabric.device.type == "cuda" else "32-true"
+    if devices * num_nodes > 1:
+        return _join(device, devices, num_nodes, precision)
+    return Fabric(accelerator=device, devices=1, precision=precision)
+
+
+@lru_cache
+def _join(device: str, devices: int, num_nodes: int, precision: str) -> Fabric:
+    """Start the other processes and join them, once in the life of a process."""
+    # A loss with weight 0 leaves its head without gradients: a static graph is told so by the first step.
+    fabric = Fabric(accelerator=device, devices=devices, num_nodes=num_nodes, precision=precision,
+                    strategy=DDPStrategy(static_graph=True))
+    fabric.launch()
     return fabric
 
 
@@ -87,6 +105,7 @@ def fit(run: Run, fabric: Fabric, model: nn.Module, optim: OptimConfig, steps: i
     ``batches(start)`` gives the batches from step ``start`` on; ``loss(model, batch, step)`` returns the
     loss and what to log. Saves every minute, at the end, and when interrupted. A loss or a weight that is
     not finite stops the run with ``FloatingPointError``; the batch is kept as ``bad_batch.pt``.
+    Of several processes only the first writes into ``run``.
     """
     state = run.load()
     start = state["step"] if state else 0
@@ -96,6 +115,7 @@ def fit(run: Run, fabric: Fabric, model: nn.Module, optim: OptimConfig, steps: i
         return fabric.to_device(model)
     if fabric.device.type != "mps":
         model = model.to(memory_format=torch.channels_last)  # convolutions take a sixth less time
+    model = joint_statistics(model, fabric.device)
     optimiser = make_optimiser(model, optim)
     model, optimiser = fabric.setup(model, optimiser)
     if state:
@@ -137,6 +157,7 @@ def fit(run: Run, fabric: Fabric, model: nn.Module, optim: OptimConfig, steps: i
             saved = time.monotonic()
             if interrupts.asked and step < steps:
                 raise KeyboardInterrupt(f"stopped after step {step} of {steps}; run the same again to go on")
+    fabric.barrier()  # the other processes find what the first one has written
     return model.module
 
 

@@ -9,29 +9,28 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from kaf.processes import total
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
-    """Batch normalisation of tokens ``(B, K, C)`` over the valid ones only.
+    """Batch normalisation of tokens ``(B, K, C)`` over the valid ones only; the others come out as zeros.
 
     The statistics are weighted sums instead of a selection ``tokens[valid]``, which would make a GPU
     wait to learn how many there are.
     """
 
     def forward(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        # Where no token varies the scale is hundreds: padding would grow from layer to layer to infinity.
+        valid = valid.unsqueeze(-1)
         if not self.training:
-            mean, var = self.running_mean, self.running_var
-        else:
-            # Where no token varies the scale is hundreds: padding would grow from layer to layer to infinity.
-            tokens = tokens.masked_fill(~valid.unsqueeze(-1), 0.0)
-            weight = valid.unsqueeze(-1).to(torch.float32)
-            count = weight.sum().clamp(min=1)
-            values = tokens.float()
-            mean = (values * weight).sum((0, 1)) / count
-            var = ((values - mean).square() * weight).sum((0, 1)) / count
-            self._track(mean.detach(), var.detach(), count)
-        scale = self.weight * torch.rsqrt(var + self.eps)
-        return (tokens * scale + (self.bias - mean * scale)).to(tokens.dtype)
+            scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+            return ((tokens * scale + (self.bias - self.running_mean * scale)) * valid).to(tokens.dtype)
+        count = total(valid.sum()).clamp(min=1)
+        normed, mean, var = _Normalise.apply(tokens, valid, count, self.weight, self.bias, self.eps)
+        self._track(mean, var, count)
+        return normed
 
     @torch.no_grad()
     def _track(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
@@ -41,6 +40,37 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         unbiased = var * count / (count - 1).clamp(min=1)
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), rate)
         self.num_batches_tracked += 1
+
+
+class _Normalise(torch.autograd.Function):
+    """``(tokens - mean) / std * weight + bias`` over valid tokens; also mean and variance ``(C,)``, in 32 bit or more.
+
+    Plain autograd keeps five copies of the tokens for the gradient; this keeps the tokens. The statistics are
+    those of all processes.
+    """
+
+    @staticmethod
+    def forward(ctx, tokens: Tensor, valid: Tensor, count: Tensor, weight: Tensor, bias: Tensor,
+                eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        centred = tokens.to(torch.promote_types(tokens.dtype, torch.float32)) * valid
+        mean = total(centred.sum((0, 1))) / count
+        centred = centred.sub_(mean).mul_(valid)
+        var = total(centred.square().sum((0, 1))) / count
+        rstd = torch.rsqrt(var + eps)
+        ctx.save_for_backward(tokens, valid, count, weight, mean, rstd)
+        ctx.mark_non_differentiable(mean, var)
+        return centred.mul_(weight * rstd).add_(bias).mul_(valid).to(tokens.dtype), mean, var
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        tokens, valid, count, weight, mean, rstd = ctx.saved_tensors
+        grad = grad.to(mean.dtype) * valid
+        normed = tokens.to(mean.dtype).sub(mean).mul_(rstd).mul_(valid)
+        grad_bias, grad_weight = grad.sum((0, 1)), (grad * normed).sum((0, 1))
+        through_mean, through_std = total(torch.stack([grad_bias, grad_weight])) / count
+        grad = grad.sub_(through_mean).sub_(normed.mul_(through_std)).mul_(weight * rstd).mul_(valid)
+        return grad.to(tokens.dtype), None, None, grad_weight.to(weight.dtype), grad_bias.to(weight.dtype), None
 
 
 class TokenMLP(nn.Module):
@@ -56,11 +86,14 @@ class TokenMLP(nn.Module):
         self.norms = nn.ModuleList(norms[norm](size) for size in sizes[1:-1])
 
     def forward(self, tokens: Tensor, valid: Tensor) -> Tensor:
-        for linear, norm in zip(self.linears, self.norms, strict=False):
-            tokens = linear(tokens)
+        return self.behind_first(self.linears[0](tokens), valid)
+
+    def behind_first(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        """What follows the first linear layer."""
+        for norm, linear in zip(self.norms, self.linears[1:], strict=True):
             tokens = norm(tokens, valid) if isinstance(norm, MaskedBatchNorm) else norm(tokens)
-            tokens = F.relu(tokens)
-        return self.linears[-1](tokens)
+            tokens = linear(F.relu(tokens))
+        return tokens
 
 
 class Attention(nn.Module):
@@ -132,7 +165,13 @@ class PaperBlock(nn.Module):
                 source_valid: Tensor | None = None) -> Tensor:
         source, source_valid = (x, valid) if source is None else (source, source_valid)
         message = self.attention(x, source, source_valid)
-        return x + self.mlp(torch.cat([x, message], -1), valid)
+        return x + self.mlp.behind_first(linear_of_both(self.mlp.linears[0], x, message), valid)
+
+
+def linear_of_both(linear: nn.Linear, a: Tensor, b: Tensor) -> Tensor:
+    """``linear(torch.cat([a, b], -1))``, without a concatenation that would be kept for the gradient."""
+    for_a, for_b = linear.weight.split([a.shape[-1], b.shape[-1]], 1)
+    return F.linear(a, for_a, linear.bias) + F.linear(b, for_b)
 
 
 BLOCKS = {"transformer": TransformerBlock, "paper": PaperBlock}

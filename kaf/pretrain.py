@@ -21,6 +21,7 @@ from kaf.keypoints import Keypoints
 from kaf.loop import fit, make_fabric, step_generator
 from kaf.monitors import COLLAPSED, attention_entropy, background_share, feature_spread
 from kaf.networks import Encoder, UNet, build_network
+from kaf.processes import gather, rank, share, total, world
 from kaf.runs import Run
 
 MONITOR_EVERY = 10  # steps
@@ -43,12 +44,18 @@ class Pretrainer(nn.Module):
         elif config.weights[1] or config.weights[2]:
             raise ValueError("L_global and L_local need KAF layers; give a UNet the weights (1, 0, 0)")
 
-    def forward(self, image: Tensor, keypoints: Keypoints) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Slices ``(N, 1, H, W)`` -> features of bottleneck and keypoints ``(N, 512)``, fused ``(N, K, d)``."""
+    def forward(self, image: Tensor, keypoints: Keypoints, assign: bool = False,
+                ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Slices ``(N, 1, H, W)`` -> features of bottleneck and keypoints ``(N, 512)``, fused ``(N, K, d)``.
+
+        With ``assign`` the log assignment of the slices, taken as pairs, stands in place of the fused features.
+        """
         encoded = self.encoder(image, keypoints)
         pooled, fused = (None, None)
         if self.keypoint is not None:
             pooled, fused = self.keypoint(encoded.points, keypoints.valid)
+        if assign:
+            fused = self.log_assignment(fused, keypoints, max(image.shape[2:]))
         return self.bottleneck(encoded.centre), pooled, fused
 
     def log_assignment(self, fused: Tensor, keypoints: Keypoints, size: int) -> Tensor:
@@ -66,20 +73,24 @@ def flatten_pairs(batch: PairSample) -> tuple[Tensor, Keypoints]:
 
 def pair_losses(model: Pretrainer, image: Tensor, keypoints: Keypoints, batch: PairSample,
                 config: PretrainConfig) -> tuple[dict[str, Tensor], Tensor]:
-    """The losses of augmented slices by name, those with weight 0 left out; and the bottleneck features."""
-    centre, pooled, fused = model(image, keypoints)
-    contrast = partial(positional_contrast, position=batch.position, threshold=config.threshold,
+    """The losses of augmented slices by name, those with weight 0 left out; and the bottleneck features.
+
+    All are those of the whole batch, also where several processes share it.
+    """
+    centre, pooled, assignment = model(image, keypoints, assign=bool(config.weights[2]))
+    centre, position = gather(centre), gather(batch.position)
+    contrast = partial(positional_contrast, position=position, threshold=config.threshold,
                        temperature=config.temperature)
     losses = {}
     if config.weights[0]:
         losses["pcl"] = contrast(centre.unflatten(0, (-1, 2)))
     if config.weights[1]:
-        some = keypoints.valid.any(1).view(-1, 2)  # a slice without keypoints has no keypoint feature
-        losses["global"] = contrast(pooled.unflatten(0, (-1, 2)), valid=some)
+        some = gather(keypoints.valid.any(1)).view(-1, 2)  # a slice without keypoints has no keypoint feature
+        losses["global"] = contrast(gather(pooled).unflatten(0, (-1, 2)), valid=some)
     if config.weights[2]:
-        assignment = model.log_assignment(fused, keypoints, max(image.shape[2:]))
-        losses["local"] = local_loss(assignment, batch.match, keypoints.valid[0::2], keypoints.valid[1::2],
-                                     config.local_reduction)
+        local = local_loss(assignment, batch.match, keypoints.valid[0::2], keypoints.valid[1::2],
+                           config.local_reduction)
+        losses["local"] = total(local) / world()
     return losses, centre
 
 
@@ -92,7 +103,8 @@ class PretrainLoss:
     def __call__(self, model: nn.Module, batch: PairSample, step: int) -> tuple[Tensor, dict]:
         config = self.config
         image, keypoints = flatten_pairs(batch)
-        image, keypoints, _ = augment(image, keypoints, None, config.augment, step_generator(self.seed, step))
+        image, keypoints, _ = augment(image, keypoints, None, config.augment, step_generator(self.seed, step),
+                                      share=(rank(), world()))
         losses, centre = pair_losses(model, image, keypoints, batch, config)
         weights = dict(zip(("pcl", "global", "local"), config.weights, strict=True))
         total = sum(weights[name] * value for name, value in losses.items())
@@ -122,14 +134,18 @@ def encoder_entropy(encoder: Encoder, image: Tensor, keypoints: Keypoints) -> fl
 
 
 def pretrain(experiment: Experiment, store: Store, patients: Collection[str], runs: str | Path,
-             network: str = "kaf_unet", device: str = "auto", workers: int = 0) -> Run:
+             network: str = "kaf_unet", device: str = "auto", workers: int = 0, devices: int = 1,
+             num_nodes: int = 1) -> Run:
     """Pretrain the encoder of ``network`` on all slices of ``patients``; returns the finished run.
 
     Give training patients only: a test patient seen here makes the evaluation transductive. Frames without
     labels take part. The run folder lies in ``runs`` and is named after its content; calling again
     resumes it or, where it is finished, returns at once. Weights: :func:`load_encoder`.
+
+    ``devices`` on each of ``num_nodes`` machines share every batch (:func:`kaf.loop.make_fabric`); the weights come
+    out the same up to rounding. Raises ``ValueError`` where the batch cannot be shared evenly.
     """
-    config = experiment.pretrain
+    fabric, config = make_fabric(device, devices, num_nodes), experiment.pretrain
     volumes = [v for v in store.select(patients=patients) if store.volumes[v].shape[0] > 1]
     dataset = PairDataset(store, volumes, experiment.data.size, experiment.data.points, Window(*config.neighbour),
                           partial(match_keypoints, window=config.match_px, rule=config.match_rule), experiment.seed)
@@ -142,10 +158,11 @@ def pretrain(experiment: Experiment, store: Store, patients: Collection[str], ru
     steps = config.optim.total(len(dataset))
 
     def batches(start: int) -> Iterator[PairSample]:
-        sampler = EpochSampler(len(dataset), config.optim.batch, experiment.seed, start=start, stop=steps)
+        sampler = EpochSampler(len(dataset), config.optim.batch, experiment.seed, start=start, stop=steps,
+                               part=share(config.optim.batch))
         return iter(DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers))
 
-    fit(run, make_fabric(device), model, config.optim, steps, batches, PretrainLoss(config, experiment.seed),
+    fit(run, fabric, model, config.optim, steps, batches, PretrainLoss(config, experiment.seed),
         MONITOR_EVERY, f"pretrain {network}")
     return run
 

@@ -1,7 +1,8 @@
 """Run folders: configuration, provenance, log and checkpoint of one training run (chapters 5 and 6).
 
 A run folder is found again by the configuration in its name and refuses any other one, so that running
-the same thing twice resumes or returns at once, and nothing is ever overwritten.
+the same thing twice resumes or returns at once, and nothing is ever overwritten. Where several processes
+train together all of them read, and the first one writes.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 
 import kaf
+from kaf.processes import rank
 
 
 class Run:
@@ -49,6 +51,8 @@ class Run:
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace the checkpoint at once: a run killed while writing keeps the one before."""
+        if rank() > 0:
+            return
         temporary = self.checkpoint.with_suffix(".tmp")
         torch.save(dict(state), temporary)
         os.replace(temporary, self.checkpoint)
@@ -75,6 +79,8 @@ class Run:
 
         Raises ``ValueError`` for a column that the first row did not have.
         """
+        if rank() > 0:
+            return
         file = self.folder / "log.csv"
         columns = list(row)
         if file.is_file():
@@ -89,7 +95,7 @@ class Run:
     def rewind_log(self, step: int) -> None:
         """Forget rows at or after ``step``, which a resumed run writes again, and a last row cut short."""
         file = self.folder / "log.csv"
-        if not file.is_file():
+        if rank() > 0 or not file.is_file():
             return
         with file.open(newline="") as source:
             reader = csv.DictReader(source)
@@ -116,7 +122,8 @@ class Run:
         file = self.folder / "provenance.json"
         found = json.loads(file.read_text()) if file.is_file() else provenance()
         found.update(facts)
-        write_json(file, found)
+        if rank() == 0:
+            write_json(file, found)
         return found
 
 
@@ -177,8 +184,8 @@ def peak_memory_mb(device: str = "cpu") -> float:
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Write JSON at once or not at all."""
-    temporary = file.with_suffix(".tmp")
+    """Write JSON at once or not at all; several processes may write the same at the same time."""
+    temporary = file.with_suffix(f".tmp{rank()}")
     temporary.write_text(json.dumps(content, indent=2) + "\n")
     os.replace(temporary, file)
 

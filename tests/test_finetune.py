@@ -231,7 +231,7 @@ def test_slices_without_keypoints_are_no_obstacle(store, tmp_path, monkeypatch, 
 @pytest.mark.parametrize("layers", [LAYERS, PAPER], ids=["default", "paper"])
 def test_16_bit_autocast_trains_close_to_32_bit(store, tmp_path, monkeypatch, layers):
     full = run_it(store, tmp_path / "32", kaf=layers)
-    monkeypatch.setattr(module, "make_fabric", lambda _: Fabric(accelerator="cpu", precision="bf16-mixed"))
+    monkeypatch.setattr(module, "make_fabric", lambda *_: Fabric(accelerator="cpu", precision="bf16-mixed"))
     half = run_it(store, tmp_path / "16", kaf=layers)
     assert not same_weights(half.weights(), full.weights())
     assert half.history()["loss"].tolist() == pytest.approx(full.history()["loss"].tolist(), rel=0.03)

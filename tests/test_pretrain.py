@@ -189,7 +189,7 @@ def test_16_bit_autocast_stays_close_to_32_bit(store, layers):
 
 @pytest.mark.parametrize("layers", [LAYERS, PAPER], ids=["default", "paper"])
 def test_16_bit_autocast_trains(store, tmp_path, monkeypatch, layers):
-    monkeypatch.setattr(module, "make_fabric", lambda _: Fabric(accelerator="cpu", precision="bf16-mixed"))
+    monkeypatch.setattr(module, "make_fabric", lambda *_: Fabric(accelerator="cpu", precision="bf16-mixed"))
     run = run_it(store, tmp_path, kaf=layers)
     weights = run.weights()
     assert all(value.isfinite().all() for value in weights.values())

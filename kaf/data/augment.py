@@ -106,14 +106,15 @@ NEUTRAL = {"blur": 0.0, "gamma": 1.0, "contrast": 1.0, "brightness": 0.0, "noise
 
 
 def augment(images: Tensor, keypoints: Keypoints, labels: Tensor | None, config: AugmentConfig,
-            generator: Generator, fill: float | Tensor | None = None,
+            generator: Generator, fill: float | Tensor | None = None, share: tuple[int, int] = (0, 1),
             ) -> tuple[Tensor, Keypoints, Tensor | None]:
     """Augment a batch with parameters drawn from ``generator`` (on the CPU): warp, then adjust.
 
     ``images`` (B, 1, H, W) float32; ``keypoints`` (B, K); ``labels`` (B, H, W) int64 or None; all on
-    one device. ``fill`` is the value outside the image, by default the minimum of each image. Returns
-    new tensors, same shapes; keypoints that leave the image become invalid. The same seed gives the
-    same result; only the noise differs between kinds of device.
+    one device. ``fill`` is the value outside the image, by default the minimum of each image. ``share``
+    ``(r, n)`` says that this is part r of n equal parts of a batch: each image is changed as in the whole batch.
+    Returns new tensors, same shapes; keypoints that leave the image become invalid. The same seed gives
+    the same result; only the noise differs between kinds of device.
     """
     batch, channels, height, width = images.shape
     if channels != 1 or images.dtype != torch.float32 or len(keypoints.xy) != batch:
@@ -122,8 +123,10 @@ def augment(images: Tensor, keypoints: Keypoints, labels: Tensor | None, config:
     # Coordinates need float32: under autocast the matrix products of the warp would be 16 bit.
     device = images.device.type
     with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast(device, enabled=False):
-        geometry = draw_geometry(config, batch, height, width, generator)
-        intensity = draw_intensity(config, batch, generator)
+        part, whole = slice(share[0] * batch, (share[0] + 1) * batch), share[1] * batch
+        geometry = draw_geometry(config, whole, height, width, generator)
+        intensity = Intensity(*(field[part] for field in draw_intensity(config, whole, generator)))
+        geometry = Geometry(*(field[part] for field in geometry[:3]), geometry.spacing)
         if config.flip or config.affine_p or config.elastic_p:
             images, keypoints, labels = warp(images, keypoints, labels, geometry, fill)
         return adjust(images, intensity), keypoints, labels

@@ -121,17 +121,18 @@ class EpochSampler(Sampler[list[int]]):
     Every item comes once per permutation; a batch may cross from one permutation to the next, so
     that a data set smaller than a batch still fills it. An epoch is ``steps`` batches, by default
     as many as fit into the data set (at least 1). Iterating gives the batches of steps ``start`` to
-    ``stop``; use it as ``batch_sampler`` of a ``DataLoader``.
+    ``stop``, or of each only the ``part`` that one of several processes computes; use it as ``batch_sampler`` of a
+    ``DataLoader``.
     """
 
     def __init__(self, length: int, batch_size: int, seed: int = 0, steps: int | None = None,
-                 start: int = 0, stop: int | None = None):
+                 start: int = 0, stop: int | None = None, part: slice = slice(None)):
         if min(length, batch_size, 1 if steps is None else steps) < 1:
             raise ValueError("length, batch_size and steps must be at least 1, got "
                              f"{length}, {batch_size}, {steps}")
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.steps = steps or max(1, length // batch_size)
-        self.start, self.stop = start, self.steps if stop is None else stop
+        self.start, self.stop, self.part = start, self.steps if stop is None else stop, part
         self._order = (-1, np.empty(0, int))  # the permutation last used, so as not to draw it at every step
 
     def batches(self, step: int) -> list[int]:
@@ -150,7 +151,7 @@ class EpochSampler(Sampler[list[int]]):
         return max(0, self.stop - self.start)
 
     def __iter__(self) -> Iterator[list[int]]:
-        return (self.batches(step) for step in range(self.start, self.stop))
+        return (self.batches(step)[self.part] for step in range(self.start, self.stop))
 
     def _at(self, place: int) -> int:
         turn, rest = divmod(place, self.length)
