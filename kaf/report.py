@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from kaf.evaluate import compare, pooled_dice, summarise
-from kaf.runs import Run
+from kaf.runs import Run, provenance
 
 NUMBERS = "kaf_numbers"  # key in the metadata of an output that holds exact values
 RUNS = ("draw", "fold", "seed")  # what tells apart several trainings of one method
@@ -125,9 +125,18 @@ def provenance_line(run: Run) -> str:
     facts = json.loads(file.read_text())
     if "seconds" not in facts:
         raise ValueError(f"{run.folder} is unfinished; run the same again, it continues")
+    return (f"{_made_with(facts)}, {facts['seconds'] / 60:.1f} minutes, "
+            f"peak memory {facts['peak_memory_mb']:.0f} MiB")
+
+
+def session_line() -> str:
+    """What makes the outputs of a notebook without a run: kaf, commit, date, device, threads."""
+    return _made_with(provenance())
+
+
+def _made_with(facts: Mapping[str, Any]) -> str:
     commit = f" (commit {facts['commit']})" if facts["commit"] else ""
-    return (f"kaf {facts['kaf']}{commit}, {facts['date']}, {facts['device']}, threads: {facts['threads']}, "
-            f"{facts['seconds'] / 60:.1f} minutes, peak memory {facts['peak_memory_mb']:.0f} MiB")
+    return f"kaf {facts['kaf']}{commit}, {facts['date']}, {facts['device']}, threads: {facts['threads']}"
 
 
 def _check(rows: pd.DataFrame) -> None:

@@ -9,8 +9,16 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
+import kaf
 from kaf.evaluate import COLUMNS, compare
-from kaf.report import comparison_table, provenance_line, read_numbers, results_table, show_numbers
+from kaf.report import (
+    comparison_table,
+    provenance_line,
+    read_numbers,
+    results_table,
+    session_line,
+    show_numbers,
+)
 from kaf.runs import Run
 
 NUMBERS = "kaf_numbers"
@@ -151,3 +159,9 @@ def test_provenance_in_one_line(tmp_path):
                                     "peak memory 812 MiB")
     run.add_provenance(commit="")  # an installed copy
     assert provenance_line(run).startswith("kaf 0.1.0, 2026-01-02")
+
+
+def test_a_notebook_without_a_run_says_what_made_it_too():
+    line = session_line()
+    assert line.startswith(f"kaf {kaf.__version__}") and f"threads: {torch.get_num_threads()}" in line
+    assert "minutes" not in line
