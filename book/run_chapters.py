@@ -1,8 +1,11 @@
-"""Run the committed chapters again, in place, at their committed parameters: ``make chapters``.
+"""Run committed chapters again, in place, at their committed parameters: ``make chapters``.
 
-Times of execution and states of widgets are left out, so that only a changed result changes a file.
+``python book/run_chapters.py 01_keypoints 02_kaf_layer`` runs these, without names all. Times of execution are left
+out and widgets are numbered in the order of their creation, so that only a changed result changes a file.
 """
 
+import argparse
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -11,22 +14,47 @@ import nbformat
 from nbclient import NotebookClient
 
 CHAPTERS = Path(__file__).parent / "chapters"
+STATE = "application/vnd.jupyter.widget-state+json"
 
 
 def run(path: Path) -> None:
     """Execute one notebook with its own folder as working directory and write it back."""
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, timeout=600, record_timing=False, store_widget_state=False,
+    notebook.metadata.pop("widgets", None)  # of the run before
+    client = NotebookClient(notebook, timeout=600, record_timing=False, store_widget_state=True,
                             resources={"metadata": {"path": str(path.parent)}})
     client.execute()
-    notebook.metadata = {name: notebook.metadata[name] for name in ("kernelspec", "language_info")}
-    nbformat.write(notebook, path)
+    nbformat.write(tidy(notebook), path)
+
+
+def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Keep of the metadata what a reader needs, and name the widgets by number instead of at random."""
+    kept = {name: notebook.metadata[name] for name in ("kernelspec", "language_info")}
+    widgets = notebook.metadata.get("widgets", {}).get(STATE, {})
+    if widgets.get("state"):
+        kept["widgets"] = {STATE: widgets}
+    notebook.metadata = nbformat.from_dict(kept)
+    text = json.dumps(notebook)
+    for number, name in enumerate(widgets.get("state", {}), start=1):
+        text = text.replace(name, f"{number:032x}")
+    return nbformat.from_dict(json.loads(text))
+
+
+def chosen(names: list[str]) -> list[Path]:
+    """The files of the chapters named, or of all. Raises ``FileNotFoundError`` for a name that is none."""
+    known = {path.stem: path for path in sorted(CHAPTERS.glob("*.ipynb"))}
+    if unknown := [name for name in names if name not in known]:
+        raise FileNotFoundError(f"no chapter {', '.join(unknown)} in {CHAPTERS.name}/; there are {', '.join(known)}")
+    return [known[name] for name in names or known]
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a chapter, such as 01_keypoints; none: all")
+    paths = chosen(parser.parse_args().names)
     with tempfile.TemporaryDirectory() as home:
         os.environ |= {"KAF_HOME": home, "TQDM_DISABLE": "1"}
-        for path in sorted(CHAPTERS.glob("*.ipynb")):
+        for path in paths:
             print(path.name, flush=True)
             run(path)
 
