@@ -19,6 +19,20 @@ def test_masked_batch_norm_equals_batch_norm_of_the_valid_tokens(train):
         torch.testing.assert_close(ours.running_mean, oracle.running_mean)
 
 
+def test_gradients_of_masked_batch_norm_equal_those_of_batch_norm_of_the_valid_tokens():
+    torch.manual_seed(0)
+    ours, oracle = MaskedBatchNorm(6).double(), nn.BatchNorm1d(6).double()
+    nn.init.uniform_(ours.weight)
+    oracle.load_state_dict(ours.state_dict())
+    tokens = torch.randn(3, 8, 6, dtype=torch.float64, requires_grad=True)
+    valid, pull = torch.rand(3, 8) > 0.4, torch.randn(3, 8, 6, dtype=torch.float64)
+    found = torch.autograd.grad((ours(tokens, valid) * pull).sum(), [tokens, ours.weight, ours.bias])
+    expected = torch.autograd.grad((oracle(tokens[valid]) * pull[valid]).sum(), [tokens, oracle.weight, oracle.bias])
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    assert ours(tokens, valid)[~valid].abs().max() == 0
+
+
 def test_attention_equals_torch_multihead_attention():
     torch.manual_seed(0)
     ours, oracle = Attention(16, 4), nn.MultiheadAttention(16, 4, batch_first=True)
