@@ -38,10 +38,10 @@ def attention_entropy(weights: Tensor, valid: Tensor) -> float:
 
 
 @torch.no_grad()
-def background_share(image: Tensor, keypoints: Keypoints) -> float:
-    """Share of the valid keypoints of images ``(B, 1, H, W)`` around which everything is dark.
+def on_background(image: Tensor, keypoints: Keypoints) -> Tensor:
+    """Around which keypoints of images ``(B, 1, H, W)`` everything is dark: bool ``(B, K)``.
 
-    Dark is the lowest tenth of the range of the image. NaN where there are no keypoints.
+    Dark is the lowest tenth of the range of the image. Padding is never on background.
     """
     low, high = image.amin((2, 3), keepdim=True), image.amax((2, 3), keepdim=True)
     bright = F.max_pool2d(image, 2 * REACH + 1, stride=1, padding=REACH)
@@ -49,4 +49,12 @@ def background_share(image: Tensor, keypoints: Keypoints) -> float:
     height, width = image.shape[2:]
     x, y = (keypoints.xy + 0.5).floor().long().unbind(-1)
     at = dark.flatten(1).gather(1, y.clamp(0, height - 1) * width + x.clamp(0, width - 1))
-    return at[keypoints.valid].float().mean().item()
+    return at & keypoints.valid
+
+
+def background_share(image: Tensor, keypoints: Keypoints) -> float:
+    """Share of the valid keypoints of images ``(B, 1, H, W)`` that lie on background.
+
+    NaN where there are no keypoints.
+    """
+    return on_background(image, keypoints)[keypoints.valid].float().mean().item()
