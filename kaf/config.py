@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 
 import kaf
 from kaf.data.augment import PRESETS as AUGMENT
@@ -186,6 +186,23 @@ def _changed(part: Any, changes: Mapping[str, Any]) -> Any:
 def describe(config: Any) -> str:
     """A configuration as indented JSON: what notebooks print and run folders keep."""
     return json.dumps(asdict(config), indent=2)
+
+
+def restore(plain: Mapping[str, Any], kind: type = Experiment) -> Any:
+    """The configuration that ``asdict`` and JSON made ``plain`` of; a part that was left out stays None.
+
+    Raises ``ValueError`` where it has fields that this version does not know.
+    """
+    types, values = get_type_hints(kind), {}
+    for name, value in plain.items():
+        if name not in types:
+            raise ValueError(f"{kind.__name__} has no field {name!r}: another version of kaf made this configuration")
+        values[name] = restore(value, types[name]) if isinstance(value, dict) else _tuples(value)
+    return kind(**values)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
 def digest(*parts: Any) -> str:

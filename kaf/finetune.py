@@ -1,7 +1,8 @@
 """Supervised training with few labels, prediction, and the comparison of methods (chapter 6)."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from kaf.loop import fit, make_fabric, step_generator
 from kaf.networks import build_network
 from kaf.pretrain import fingerprint, load_encoder
 from kaf.processes import gather, rank, share, world
-from kaf.runs import Run
+from kaf.runs import Run, write_json
 
 PREDICT_BATCH = 8
 
@@ -95,6 +96,7 @@ def finetune(experiment: Experiment, store: Store, patients: Collection[str], ru
                 "pretrained": pretrained and pretrained.folder.name, "store": fingerprint(store, volumes)}
     name = f"finetune-{method}-{experiment.data.dataset}-{experiment.scale}-m{len(patients)}-{digest(identity)}"
     run = Run(Path(runs) / name, identity)
+    write_json(run.folder / "data.json", {"settings": asdict(store.settings), "structures": store.structures})
     torch.manual_seed(experiment.seed)
     network = make_network(experiment, store, method)
     if pretrained is not None:
@@ -133,7 +135,6 @@ def labelled_volumes(store: Store, patients: Collection[str]) -> list[int]:
     return volumes
 
 
-@torch.inference_mode()
 def predict(network: nn.Module, store: Store, volume: int, size: int, points: int,
             device: str | torch.device = "cpu") -> np.ndarray:
     """Labels ``(S, H, W)`` uint8 of a volume in the grid of its file.
@@ -143,15 +144,21 @@ def predict(network: nn.Module, store: Store, volume: int, size: int, points: in
     is predicted by itself, whatever slices share its batch.
     """
     record = store.volumes[volume]
-    network = network.to(device).eval()
-    slices = []
-    for first in range(0, record.shape[0], PREDICT_BATCH):
-        numbers = range(first, min(first + PREDICT_BATCH, record.shape[0]))
-        batch = collate([store.sample(volume, s, size, points) for s in numbers])
+    slices = (store.sample(volume, s, size, points) for s in range(record.shape[0]))
+    return predict_slices(network, slices, record.shape[1:], record.native_shape[1:], device)
+
+
+@torch.inference_mode()
+def predict_slices(network: nn.Module, slices: Iterable[SliceSample], shape: tuple[int, int], native: tuple[int, int],
+                   device: str | torch.device = "cpu") -> np.ndarray:
+    """Labels ``(S, H, W)`` uint8 of prepared slices, cut from images of ``shape``, in the ``native`` grid."""
+    network, slices, labels = network.to(device).eval(), iter(slices), []
+    while some := list(islice(slices, PREDICT_BATCH)):
+        batch = collate(some)
         image, keypoints = z_score(batch).to(device), batch.keypoints.to(device)
         probabilities = network(image, keypoints).float().softmax(1).cpu()
-        slices.append(to_native(probabilities, record.shape[1:], record.native_shape[1:]))
-    return np.concatenate(slices)
+        labels.append(to_native(probabilities, shape, native))
+    return np.concatenate(labels)
 
 
 def to_native(probabilities: Tensor, shape: tuple[int, int], native: tuple[int, int]) -> np.ndarray:

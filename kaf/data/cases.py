@@ -173,6 +173,10 @@ def write_labels(path: str | Path, labels: np.ndarray, case: Case) -> None:
     result = nib.Nifti1Image(np.ascontiguousarray(labels.astype(np.uint8).transpose(2, 1, 0)), source.affine)
     result.header.set_zooms(source.header.get_zooms()[:3])
     result.header.set_xyzt_units("mm")
+    for form in ("qform", "sform"):  # programs choose between the two by their codes
+        matrix, code = getattr(source, f"get_{form}")(coded=True)
+        if code:
+            getattr(result, f"set_{form}")(matrix, code)
     nib.save(result, path)
 
 
@@ -186,7 +190,10 @@ def _read(path: Path, frame_index: int | None) -> tuple[np.ndarray, np.ndarray, 
     """Array (k, j, i), affine and spacing (i, j, k) of a NIfTI file or of one frame of it."""
     file = _load(path)
     if len(file.shape) != (3 if frame_index is None else 4):
-        raise ValueError(f"{path} has {len(file.shape)} axes; expected {3 if frame_index is None else 4}")
+        expected = "3; of a 4-D file one frame must be chosen" if frame_index is None else "4, to choose a frame"
+        raise ValueError(f"{path} has {len(file.shape)} axes; expected {expected}")
+    if frame_index is not None and not 0 <= frame_index < file.shape[3]:
+        raise ValueError(f"{path} has the frames 0 to {file.shape[3] - 1}, not {frame_index}")
     zooms = tuple(float(z) for z in file.header.get_zooms()[:3])
     if frame_index is None:
         return _values(file).transpose(2, 1, 0), file.affine, zooms

@@ -27,9 +27,14 @@ def resample_labels(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """
     if labels.shape[1:] == tuple(shape):
         return labels.astype(np.uint8)
-    values = np.unique(labels)
-    masks = np.stack([resample(labels == value, shape) for value in values])  # (V, S, H', W')
-    return values[masks.argmax(0)].astype(np.uint8)
+    first, *others = np.unique(labels)
+    result = np.full((len(labels), *shape), first, np.uint8)
+    largest = resample(labels == first, shape)
+    for value in others:
+        mask = resample(labels == value, shape)
+        result[mask > largest] = value
+        np.maximum(largest, mask, out=largest)
+    return result
 
 
 def resampled_shape(shape, spacing_mm: tuple[float, float], target_mm: float) -> tuple[int, int]:

@@ -22,7 +22,7 @@ from kaf import __version__
 from kaf.data.cases import Case, Volume, find_cases, get_layout, read_volume
 from kaf.data.grid import resample, resample_labels, resampled_shape
 from kaf.data.store import VERSION, Store, StoreSettings, VolumeRecord, file_digest, read_manifest
-from kaf.keypoints import deduplicate, get_detector
+from kaf.keypoints import Keypoints, deduplicate, get_detector
 from kaf.progress import progress_bar
 
 
@@ -104,13 +104,13 @@ def _write_volume(case: Case, root: Path, out: Path, settings: StoreSettings) ->
         checksums[name] = file_digest(temporary / name)
     sources = {file.relative_to(root).as_posix(): file for file in (case.image, case.label) if file}
     checksums |= {name: _source_digest(file, file.stat().st_mtime_ns) for name, file in sources.items()}
-    image, std = arrays["image.npy"], float(arrays["image.npy"].std())
+    image = arrays["image.npy"]
     native = volume.image.shape
     spacing = tuple((np.array(volume.spacing_mm) * native / image.shape).tolist())  # same field of view
     record = VolumeRecord(
         case.id, case.patient, case.frame, case.group, volume.label is not None,
         image.shape, native, spacing, volume.spacing_mm,
-        float(image.mean()), std if std > 0 else 1.0, volume.orientation,
+        *statistics(image), volume.orientation,
         case.image.relative_to(root).as_posix(), counts,
         {name: file.stat().st_size for name, file in sources.items()}, checksums,
     )  # fmt: skip
@@ -122,9 +122,7 @@ def _write_volume(case: Case, root: Path, out: Path, settings: StoreSettings) ->
 
 def prepare_volume(volume: Volume, settings: StoreSettings) -> tuple[dict[str, np.ndarray], tuple[int, ...]]:
     """The arrays of a volume by file name, and the number of keypoints in each slice."""
-    shape = volume.image.shape[1:]
-    if settings.spacing_mm is not None:
-        shape = resampled_shape(shape, volume.spacing_mm[1:], settings.spacing_mm)
+    shape = store_shape(volume.image.shape[1:], volume.spacing_mm[1:], settings.spacing_mm)
     image = to_8bit(volume.image, settings.clip, shape)
     arrays = {"image.npy": image}
     if volume.label is not None:
@@ -133,6 +131,17 @@ def prepare_volume(volume: Volume, settings: StoreSettings) -> tuple[dict[str, n
             arrays["truth.npy"] = volume.label
     arrays["keypoints.npy"], counts = find_keypoints(image, settings.detector)
     return arrays, counts
+
+
+def store_shape(shape: tuple[int, int], spacing_mm: tuple[float, float], target_mm: float | None) -> tuple[int, int]:
+    """``(H, W)`` in a store of slices ``shape`` with a spacing (row, col); ``target_mm`` None keeps it."""
+    return tuple(shape) if target_mm is None else resampled_shape(shape, spacing_mm, target_mm)
+
+
+def statistics(image: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of an 8-bit volume; the latter 1 where it is flat, to divide by."""
+    std = float(image.std())
+    return float(image.mean()), std if std > 0 else 1.0
 
 
 def to_8bit(image: np.ndarray, clip: tuple[float, float], shape: tuple[int, int]) -> np.ndarray:
@@ -146,9 +155,14 @@ def to_8bit(image: np.ndarray, clip: tuple[float, float], shape: tuple[int, int]
     return np.rint(255 * resample(scaled, shape)).astype(np.uint8)
 
 
+def detect(image: np.ndarray, detector: str) -> Keypoints:
+    """All keypoints of one slice ``(H, W)``, de-duplicated."""
+    return deduplicate(get_detector(detector)(np.ascontiguousarray(image)))
+
+
 def find_keypoints(image: np.ndarray, detector: str) -> tuple[np.ndarray, tuple[int, ...]]:
     """De-duplicated keypoints of every slice of ``(S, H, W)`` as one table, and their number per slice."""
-    found = [deduplicate(get_detector(detector)(np.ascontiguousarray(slice_))) for slice_ in image]
+    found = [detect(slice_, detector) for slice_ in image]
     length = found[0].descriptor.shape[-1:]
     columns = [("xy", "f4", 2), ("scale", "f4"), ("score", "f4"), ("descriptor", "u1", length)]
     table = np.zeros(sum(len(points.valid) for points in found), columns)

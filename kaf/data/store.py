@@ -1,4 +1,4 @@
-"""The store: a data set prepared once, memory-mapped ever after (chapter 0).
+"""The store: a data set prepared once, read slice by slice ever after (chapter 0).
 
 A folder with ``manifest.json`` and, per volume, ``volumes/<id>/`` with ``image.npy`` (8 bit),
 ``label.npy`` (store grid), ``truth.npy`` (native grid, only where the grids differ) and ``keypoints.npy``.
@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kaf.data.arrays import open_array
 from kaf.data.cases import get_layout
 from kaf.data.grid import crop, crop_keypoints, uncrop  # noqa: F401  part of this module's interface
 from kaf.keypoints import DETECTORS, Keypoints, pad, top_k
@@ -119,7 +119,7 @@ class Store:
         return cls(path, manifest)
 
     def __reduce__(self):
-        return Store.open, (self.path,)  # memory maps stay out of what goes to worker processes
+        return Store.open, (self.path,)  # worker processes read the manifest themselves
 
     def __repr__(self) -> str:
         labelled = sum(v.labelled for v in self.volumes)
@@ -144,8 +144,7 @@ class Store:
 
     def keypoints(self, v: int, s: int) -> Keypoints:
         """All keypoints of slice ``s`` of volume ``v``, in pixels of the store; no batch dimension."""
-        first, last = self._first[v][s], self._first[v][s + 1]
-        table = np.array(self._array(v, "keypoints")[first:last])  # a copy: the map is read-only
+        table = np.array(self._rows(v, "keypoints", *self._first[v][s : s + 2]))  # a copy that may be changed
         columns = (torch.from_numpy(np.ascontiguousarray(table[name])) for name in table.dtype.names)
         return Keypoints(*columns, torch.ones(len(table), dtype=torch.bool))
 
@@ -170,12 +169,10 @@ class Store:
     def sample(self, v: int, s: int, size: int, k: int) -> SliceSample:
         """Slice ``s`` of volume ``v`` cropped to ``size`` with its ``k`` strongest keypoints there."""
         record = self.volumes[v]
-        image = torch.from_numpy(crop(self.image(v)[s], size))
+        image, points = cut(self._rows(v, "image", s, s + 1)[0], self.keypoints(v, s), size, k)
         label = torch.empty((0, 0), dtype=torch.int64)
         if record.labelled:
-            label = torch.from_numpy(crop(self.label(v)[s], size)).long()
-        points = crop_keypoints(self.keypoints(v, s), record.shape[1:], size)
-        points = pad(top_k(points, k), k)
+            label = torch.from_numpy(crop(self._rows(v, "label", s, s + 1)[0], size)).long()
         return SliceSample(image, label, points, record.mean, record.std, s / record.shape[0], v, s)
 
     def verify(self) -> None:
@@ -187,13 +184,23 @@ class Store:
                     raise ValueError(f"{file} is damaged; delete its folder and run prepare again")
 
     def _array(self, v: int, name: str) -> np.ndarray:
+        return np.load(self.path / "volumes" / self.volumes[v].id / f"{name}.npy", mmap_mode="r")
+
+    def _rows(self, v: int, name: str, first: int, last: int) -> np.ndarray:
+        """Entries ``first`` to ``last`` of an array, read-only."""
         record = self.volumes[v]
         file = self.path / "volumes" / record.id / f"{name}.npy"
-        return _open_array(str(file), record.checksums[f"{name}.npy"])
+        return open_array(str(file), record.checksums[f"{name}.npy"]).rows(int(first), int(last))
 
     def _check_labelled(self, v: int) -> None:
         if not self.volumes[v].labelled:
             raise ValueError(f"volume {self.volumes[v].id} has no labels; choose with select(labelled=True)")
+
+
+def cut(image: np.ndarray, points: Keypoints, size: int, k: int) -> tuple[Tensor, Keypoints]:
+    """The central ``size`` pixels of a slice ``(H, W)`` and its ``k`` strongest keypoints there, padded."""
+    seen = crop_keypoints(points, image.shape, size)
+    return torch.from_numpy(crop(image, size)), pad(top_k(seen, k), k)
 
 
 def read_manifest(path: Path, settings: StoreSettings | None = None) -> dict:
@@ -210,21 +217,6 @@ def read_manifest(path: Path, settings: StoreSettings | None = None) -> dict:
         differences = ", ".join(f"{n} {theirs[n]!r}, not {ours[n]!r}" for n in ours if ours[n] != theirs[n])
         raise ValueError(f"store {path} was made with other settings ({differences}); choose another folder")
     return manifest
-
-
-def _open_files() -> int:
-    """How many memory maps may stay open, as each holds a file handle: half of what a process may have."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 256
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return 1024 if limit < 0 else min(1024, max(16, limit // 2))
-
-
-@lru_cache(maxsize=_open_files())
-def _open_array(file: str, _checksum: str) -> np.ndarray:
-    return np.load(file, mmap_mode="r")  # the checksum in the key tells a remade store from the old one
 
 
 def file_digest(path: Path) -> str:

@@ -1,0 +1,59 @@
+"""Reading parts of ``.npy`` files by position.
+
+A memory map would do, but the pages it has touched count as memory of the process for as long as it is open: a
+loader that goes through a large store in random order seems to grow until it holds all of it.
+"""
+
+import os
+import weakref
+from functools import lru_cache
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+
+class ArrayFile:
+    """An open ``.npy`` file in C order: a handle and where its numbers begin."""
+
+    def __init__(self, path: str | Path):
+        self.path = path
+        with open(path, "rb") as file:
+            version = np.lib.format.read_magic(file)
+            header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            self.shape, by_column, self.dtype = header[version](file)
+            self.start = file.tell()
+        if by_column and len(self.shape) > 1:
+            raise ValueError(f"{path} is stored column by column; write it with numpy's default order")
+        self.handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        weakref.finalize(self, os.close, self.handle)
+
+    def rows(self, first: int, last: int) -> np.ndarray:
+        """Entries ``first`` to ``last`` of the first axis, read-only. Raises ``ValueError`` for a file cut short."""
+        shape = (last - first, *self.shape[1:])
+        step = prod(self.shape[1:]) * self.dtype.itemsize
+        size, where = shape[0] * step, self.start + first * step
+        if hasattr(os, "pread"):  # of one handle that several processes share
+            data = os.pread(self.handle, size, where)
+        else:  # Windows
+            os.lseek(self.handle, where, os.SEEK_SET)
+            data = os.read(self.handle, size)
+        if len(data) < size:
+            raise ValueError(f"{self.path} is shorter than it says; delete its folder and run prepare again")
+        return np.frombuffer(data, self.dtype).reshape(shape)
+
+
+def _open_files() -> int:
+    """How many files may stay open: half of the handles that a process may have."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 256
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 1024 if limit < 0 else min(1024, max(16, limit // 2))
+
+
+@lru_cache(maxsize=_open_files())
+def open_array(file: str, _checksum: str) -> ArrayFile:
+    """An array file that stays open for a while; the checksum in the key tells a remade file from the old one."""
+    return ArrayFile(file)
