@@ -32,7 +32,8 @@ class Pretrainer(nn.Module):
 
     def __init__(self, encoder: Encoder, config: PretrainConfig):
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.weights = encoder, config.weights
+        self.idle = bool(encoder.layers) and not all(config.weights)  # whether some weights get no gradient
         self.bottleneck = BottleneckHead(encoder.widths[-1], norm=config.head_norm)
         self.keypoint = self.match = None
         if encoder.layers:
@@ -49,6 +50,7 @@ class Pretrainer(nn.Module):
         """Slices ``(N, 1, H, W)`` -> features of bottleneck and keypoints ``(N, 512)``, fused ``(N, K, d)``.
 
         With ``assign`` the log assignment of the slices, taken as pairs, stands in place of the fused features.
+        Features that no loss looks at carry no gradients: several processes would wait for them.
         """
         encoded = self.encoder(image, keypoints)
         pooled, fused = (None, None)
@@ -56,7 +58,8 @@ class Pretrainer(nn.Module):
             pooled, fused = self.keypoint(encoded.points, keypoints.valid)
         if assign:
             fused = self.log_assignment(fused, keypoints, max(image.shape[2:]))
-        return self.bottleneck(encoded.centre), pooled, fused
+        features = (self.bottleneck(encoded.centre), pooled, fused)
+        return tuple(f if w or f is None else f.detach() for f, w in zip(features, self.weights, strict=True))
 
     def log_assignment(self, fused: Tensor, keypoints: Keypoints, size: int) -> Tensor:
         """Assignment between the two slices of every pair; features and keypoints are ``(2B, K, ...)``."""

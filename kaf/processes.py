@@ -100,7 +100,8 @@ class JointBatchNorm(nn.modules.batchnorm._BatchNorm):
         if not self.training:
             return super().forward(x)
         others, shape = [d for d in range(x.dim()) if d != 1], (1, -1, *[1] * (x.dim() - 2))
-        values, count = x.float(), world() * x.numel() // x.shape[1]
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
+        count = world() * x.numel() // x.shape[1]
         mean = total(values.sum(others)) / count
         centred = values - mean.view(shape)
         var = total(centred.square().sum(others)) / count

@@ -34,10 +34,13 @@ class Study:
     fold: int
     runs: Path
     device: str = "auto"
+    devices: int = 1  # on each machine, where several train together
+    num_nodes: int = 1
 
     def pretrain(self, network: str = "kaf_unet") -> Run:
         """Pretrain ``network`` on the training patients, without labels and without the test fold."""
-        return pretrain(self.experiment, self.store, self.split.train, self.runs, network, self.device)
+        return pretrain(self.experiment, self.store, self.split.train, self.runs, network, self.device,
+                        devices=self.devices, num_nodes=self.num_nodes)
 
     def labelled(self, m: int, draw: int = 0) -> tuple[str, ...]:
         """The ``m`` labelled patients of a draw, as evenly from the groups as possible; all methods get the same."""
@@ -50,10 +53,12 @@ class Study:
         """
         chosen = get_method(method)
         source = None if chosen.pretraining == "none" else self.pretrain(chosen.network)
-        run = finetune(self.experiment, self.store, self.labelled(m, draw), self.runs, method, source, self.device)
+        run = finetune(self.experiment, self.store, self.labelled(m, draw), self.runs, method, source, self.device,
+                       devices=self.devices, num_nodes=self.num_nodes)
         file = run.folder / "scores.csv"
-        if not file.is_file():
-            self._score(run, method, m, draw).to_csv(file, index=False)
+        with make_fabric(self.device, self.devices, self.num_nodes).rank_zero_first():  # one process scores
+            if not file.is_file():
+                self._score(run, method, m, draw).to_csv(file, index=False)
         words = {"frame": str, "group": str}  # empty where a data set has none, and then no number
         rows = pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=words)
         return run, rows.fillna(dict.fromkeys(words, ""))
@@ -70,7 +75,7 @@ class Study:
 
 
 def open_study(experiment: Experiment, data_root: str | Path = "", output: str | Path = "", fold: int = 0,
-               folds: int = 5, device: str = "auto") -> Study:
+               folds: int = 5, device: str = "auto", devices: int = 1, num_nodes: int = 1) -> Study:
     """Prepare the data set, or open its store, and choose a fold.
 
     ``data_root`` is the folder of ACDC or CHD as downloaded; the phantoms are made and need none.
@@ -87,7 +92,7 @@ def open_study(experiment: Experiment, data_root: str | Path = "", output: str |
     settings = StoreSettings(dataset, experiment.data.spacing_mm, detector=experiment.data.detector)
     store = prepare(dataset, root, home / "stores" / f"{dataset}-{store_name(experiment)}", settings)
     split = kfold(store.patients, folds, experiment.seed)[fold]
-    return Study(experiment, store, split, fold, home / "runs", device)
+    return Study(experiment, store, split, fold, home / "runs", device, devices, num_nodes)
 
 
 def store_name(experiment: Experiment) -> str:

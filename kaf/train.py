@@ -1,0 +1,83 @@
+"""Train from the command line, on one device or on many; the appendix on several GPUs has the commands.
+
+``python -m kaf.train pretrain --scale full --dataset acdc --data-root DIR --devices 8``
+``python -m kaf.train few-shot --method kaf_pretrained --labelled 6 ...`` pretrains if need be, fine-tunes and scores.
+
+What is trained does not depend on the number of devices, and the chapters find these runs as their own.
+"""
+
+import argparse
+import ast
+from typing import Any
+
+from kaf.config import DATASETS, RECIPES, SCALES, Experiment, resolve
+from kaf.finetune import METHODS
+from kaf.loop import make_fabric
+from kaf.networks import NETWORKS
+from kaf.study import Study, open_study
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command."""
+    parser = make_parser()
+    a = parser.parse_args(arguments)
+    try:
+        experiment = resolve(a.scale, a.dataset, a.recipe, a.seed, **dict(map(parse_change, a.set)))
+        fabric = make_fabric(a.device, a.devices, a.num_nodes)
+        with fabric.rank_zero_first():  # the first process prepares the data, the others find them
+            study = open_study(experiment, a.data_root, a.output, a.fold, device=a.device, devices=a.devices,
+                               num_nodes=a.num_nodes)
+        result = train(study, a)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    if fabric.is_global_zero:
+        print(result)
+
+
+def train(study: Study, a: argparse.Namespace) -> str:
+    """Do what was asked for; says where the run is."""
+    if a.what == "pretrain":
+        return str(study.pretrain(a.network).folder)
+    run, rows = study.few_shot(a.method, a.labelled, a.draw)
+    return f"{run.folder}\nmean Dice of the test fold {rows['dice'].mean():.3f}"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The options of both commands."""
+    parser = argparse.ArgumentParser(prog="python -m kaf.train", description=__doc__.splitlines()[0])
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--scale", choices=SCALES, default="smoke")
+    shared.add_argument("--dataset", choices=DATASETS, default="phantom")
+    shared.add_argument("--data-root", default="", help="folder of the data set as downloaded; a phantom needs none")
+    shared.add_argument("--output", default="", help="folder for stores and runs")
+    shared.add_argument("--recipe", choices=RECIPES, default="default")
+    shared.add_argument("--seed", type=int, default=0)
+    shared.add_argument("--fold", type=int, default=0)
+    shared.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
+                        help="change the configuration, for instance pretrain__optim__batch=64; may be repeated")
+    shared.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    shared.add_argument("--devices", type=int, default=1, help="devices of each machine")
+    shared.add_argument("--num-nodes", type=int, default=1, help="machines")
+    commands = parser.add_subparsers(dest="what", required=True)
+    pretraining = commands.add_parser("pretrain", parents=[shared], help="without labels")
+    pretraining.add_argument("--network", choices=NETWORKS, default="kaf_unet")
+    few = commands.add_parser("few-shot", parents=[shared], help="from a few labelled patients")
+    few.add_argument("--method", choices=sorted(METHODS), default="kaf_pretrained")
+    few.add_argument("--labelled", type=int, required=True, metavar="M", help="number of labelled patients")
+    few.add_argument("--draw", type=int, default=0, help="which draw of M patients")
+    return parser
+
+
+def parse_change(text: str) -> tuple[str, Any]:
+    """``"finetune__loss=ce"`` as name and value; numbers and tuples as Python writes them, else text."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ValueError(f"--set takes NAME=VALUE, got {text!r}; the names are those of {Experiment.__name__}.changed")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+if __name__ == "__main__":
+    main()
