@@ -150,8 +150,8 @@ class KAFLayer(nn.Module):
     def tokens(self, feature: Tensor, xy: Tensor, valid: Tensor) -> Tensor:
         """Gather and embed: the tokens ``(B, K, d)`` before mixing."""
         gather = gather_nearest if self.gather == "nearest" else gather_bilinear
-        size = xy.new_tensor([feature.shape[3], feature.shape[2]])
-        relative = (xy - size / 2) / (0.7 * size.max())
+        height, width = feature.shape[2:]
+        relative = torch.stack([xy[..., 0] - width / 2, xy[..., 1] - height / 2], -1) / (0.7 * max(height, width))
         return self.embed(gather(feature, xy)) + self.position(relative, valid)
 
     def diffuse(self, tokens: Tensor, cell: Tensor, valid: Tensor, height: int, width: int) -> Tensor:

@@ -167,3 +167,25 @@ def test_steps_and_seeds_have_their_own_random_numbers():
 def test_an_unknown_optimiser_is_refused():
     with pytest.raises(ValueError, match="unknown optimiser 'lion'; choose adamw, adam or sgd"):
         make_optimiser(nn.Linear(1, 1), OptimConfig(1, 1, name="lion"))
+
+
+def test_a_loss_that_is_not_finite_is_found_before_the_next_row_of_the_log(tmp_path):
+    class Broken(Noisy):
+        def __call__(self, model, batch, step):
+            value, logged = super().__call__(model, batch, step)
+            return value * (math.inf if step == 7 else 1), logged
+
+    with pytest.raises(FloatingPointError, match="the loss is inf at step 7; .* there is no checkpoint yet"):
+        train(tmp_path, Broken())
+    assert torch.equal(torch.load(tmp_path / "bad_batch.pt"), next(iter(batches(7))))
+    assert Run(tmp_path, {}).history()["step"].tolist() == [0, 5] and Run(tmp_path, {}).load() is None
+    assert same_weights(train(tmp_path, Noisy()).weights(), train(tmp_path / "whole", Noisy()).weights())
+
+
+def test_a_network_is_compiled_where_asked_for(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self: asked.append(self))
+    torch.manual_seed(0)
+    run, model = Run(tmp_path, {}), nn.Linear(3, 1)
+    fit(run, make_fabric("cpu"), model, OptimConfig(STEPS, 8), STEPS, batches, Noisy(), compiled=True)
+    assert asked == [model] and run.weights().keys() == model.state_dict().keys()

@@ -17,7 +17,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from kaf.data.warp import SPLINE_POWER, Geometry, warp
+from kaf.data.warp import SPLINE_POWER, Geometry, send, warp
 from kaf.keypoints import Keypoints
 
 FLIPS = ("horizontal", "vertical", "transpose")
@@ -171,9 +171,9 @@ def adjust(images: Tensor, intensity: Intensity) -> Tensor:
         amount = getattr(intensity, name)
         chosen = (amount != NEUTRAL[name]).nonzero()[:, 0]  # decided on the CPU: no wait for the device
         if len(chosen):
-            where = chosen.to(images.device)
+            where = send(chosen, images.device)
             images[where] = change(images[where], amount[chosen].view(-1, 1, 1, 1))
-    images += intensity.brightness.to(images.device).view(-1, 1, 1, 1)
+    images += send(intensity.brightness, images.device).view(-1, 1, 1, 1)
     for i in intensity.noise.nonzero()[:, 0].tolist():
         own = Generator(images.device).manual_seed(int(intensity.seed[i]))
         noise = torch.randn(images[i].shape, generator=own, device=images.device)
@@ -185,7 +185,7 @@ def _blur(images: Tensor, sigma: Tensor) -> Tensor:
     radius = max(1, math.ceil(3 * float(sigma.max())))
     offset = torch.arange(-radius, radius + 1)
     kernel = torch.exp(-0.5 * (offset / sigma) ** 2) * (offset.abs() <= 3 * sigma)  # (n, 1, 1, 2 radius + 1)
-    kernel = (kernel / kernel.sum(-1, keepdim=True)).to(images.device)
+    kernel = send(kernel / kernel.sum(-1, keepdim=True), images.device)
     padded = F.pad(images, (radius,) * 4, mode="replicate").transpose(0, 1)  # one group for each image
     rows = F.conv2d(padded, kernel, groups=len(images))
     return F.conv2d(rows, kernel.transpose(2, 3), groups=len(images)).transpose(0, 1)
@@ -194,12 +194,12 @@ def _blur(images: Tensor, sigma: Tensor) -> Tensor:
 def _gamma(images: Tensor, exponent: Tensor) -> Tensor:
     low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
     span = (high - low).clamp_min(1e-6)  # a flat image stays flat
-    return low + span * ((images - low) / span) ** exponent.to(images.device)
+    return low + span * ((images - low) / span) ** send(exponent, images.device)
 
 
 def _contrast(images: Tensor, factor: Tensor) -> Tensor:
     mean = images.mean((2, 3), keepdim=True)
-    return mean + factor.to(images.device) * (images - mean)
+    return mean + send(factor, images.device) * (images - mean)
 
 
 def _chance(generator: Generator, batch: int, p: float) -> Tensor:

@@ -27,6 +27,11 @@ class Geometry(NamedTuple):
     spacing: float  # pixels between the control points, which are centred on the image and cover it
 
 
+def send(values: Tensor, device: torch.device) -> Tensor:
+    """Values from the CPU on ``device``, without waiting until it has finished what it was given before."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+
+
 def warp(images: Tensor, keypoints: Keypoints, labels: Tensor | None, geometry: Geometry,
          fill: float | Tensor | None = None) -> tuple[Tensor, Keypoints, Tensor | None]:
     """Move content: images bilinear, labels nearest neighbour, keypoints to where their content goes.
@@ -36,12 +41,13 @@ def warp(images: Tensor, keypoints: Keypoints, labels: Tensor | None, geometry: 
     image become invalid; the scale of the others is multiplied by the zoom.
     """
     height, width = images.shape[-2:]
-    size, device = images.new_tensor([width, height]), images.device
-    linear = geometry.linear.to(device)
+    device = images.device
+    size = send(torch.tensor([width, height], dtype=images.dtype), device)
+    linear = send(geometry.linear, device)
     centre = (size - 1) / 2
-    offset = centre + geometry.shift.to(device)  # (B, 2) where the centre of the image goes
+    offset = centre + send(geometry.shift, device)  # (B, 2) where the centre of the image goes
     zoom = torch.linalg.vector_norm(linear[:, :, 0], dim=1)  # (B,)
-    control = geometry.control.to(device)
+    control = send(geometry.control, device)
     field = spline_field(control, geometry.spacing, height, width)  # (B, 2, H, W)
 
     inverse = (linear / zoom[:, None, None] ** 2).transpose(1, 2)  # of zoom times orthogonal
@@ -84,7 +90,7 @@ def _sampling_grid(control: Tensor, spacing: float, inverse: Tensor, offset: Ten
 
     Splines reproduce linear functions, so the affine part is added at the few control points.
     """
-    size = control.new_tensor([width, height])
+    size = send(torch.tensor([width, height], dtype=control.dtype), control.device)
     y, x = (spacing * _knots(count, control.device) for count in control.shape[2:])
     q = torch.stack(torch.meshgrid(x, y, indexing="xy")) + (size[:, None, None] - 1) / 2  # (2, Gy, Gx) pixels
     moved = control + q - offset[:, :, None, None]

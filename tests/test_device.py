@@ -1,0 +1,75 @@
+"""A training step never waits for the device: it is watched on tensors that play one."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from kaf.config import resolve
+from kaf.data.augment import PRESETS as AUGMENT
+from kaf.data.pairs import PairSample
+from kaf.data.store import SliceSample
+from kaf.finetune import SegmentationLoss
+from kaf.loop import make_optimiser
+from kaf.networks import PRESETS, KAFConfig, build_network
+from kaf.pretrain import Pretrainer, PretrainLoss
+from tests.device_watch import DeviceWatch, Waited
+from tests.points import random_keypoints
+
+SIZE, POINTS = 32, 12
+SMALL = {name: KAFConfig(**{**vars(PRESETS[name]), "dim": 8, "depth": 2, "hidden": 4}) for name in PRESETS}
+
+
+def slices(batch):
+    labels = torch.randint(0, 3, (batch, SIZE, SIZE))
+    image = torch.randint(0, 255, (batch, SIZE, SIZE)).byte()
+    ones = torch.ones(batch)
+    return SliceSample(image, labels, random_keypoints(batch, POINTS, SIZE), ones, ones, ones / 2, ones, ones)
+
+
+def pairs(batch):
+    sample = slices(2 * batch)
+    two = lambda field: field.unflatten(0, (batch, 2))  # noqa: E731
+    match = torch.randint(-1, POINTS, (batch, POINTS))
+    return PairSample(two(sample.image), type(sample.keypoints)(*map(two, sample.keypoints)), match,
+                      torch.rand(batch, 2), two(sample.mean), two(sample.std))
+
+
+def one_step(model, batch, loss, optim):
+    """Forward, backward, clipping and update under the watch."""
+    optimiser = make_optimiser(model, optim)
+    with DeviceWatch(batch, list(model.parameters()), list(model.buffers())) as watch:
+        value, _ = loss(model, batch, 1)  # a step without monitors
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        assert watch.has(value)
+    assert value.isfinite()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("augmentation", ["default", "paper"])
+def test_a_step_of_pretraining_does_not_wait(preset, augmentation):
+    torch.manual_seed(0)
+    config = resolve("smoke").changed(pretrain__augment=AUGMENT[augmentation]).pretrain
+    model = Pretrainer(build_network("kaf_unet", 2, 4, SMALL[preset]).encoder, config)
+    one_step(model, pairs(2), PretrainLoss(config, 0), config.optim)
+
+
+@pytest.mark.parametrize("network", ["unet", "kaf_unet"])
+@pytest.mark.parametrize("loss", ["dice_ce", "ce"])
+def test_a_step_of_fine_tuning_does_not_wait(network, loss):
+    torch.manual_seed(0)
+    config = resolve("smoke").changed(finetune__loss=loss).finetune
+    one_step(build_network(network, 3, 4, SMALL["default"]), slices(2), SegmentationLoss(config, 0), config.optim)
+
+
+@pytest.mark.parametrize("wait", [
+    lambda x: float(x.sum()), lambda x: bool((x > 0).any()), lambda x: x[x > 0], lambda x: x.nonzero(),
+    lambda x: (x + 1).tolist(), lambda x: F.relu(x).numpy(), lambda x: x.view(-1)[0].item(), lambda x: (2 * x).cpu(),
+], ids=["float", "bool", "mask", "nonzero", "tolist", "numpy", "item of a view", "cpu"])
+def test_the_watch_finds_what_waits(wait):
+    x = torch.randn(3, 4)
+    with pytest.raises(Waited), DeviceWatch(x):
+        wait(x)
+    with DeviceWatch(torch.zeros(1)):
+        wait(x)  # on the CPU nothing waits
