@@ -1,0 +1,101 @@
+"""What the training benchmarks measure: one training step of a network by name, its time and its peak memory."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from kaf.config import OptimConfig
+from kaf.keypoints import Keypoints
+from kaf.loop import make_optimiser
+from kaf.networks import PRESETS, build_network
+
+ROOT = Path(__file__).resolve().parents[1]
+NETWORKS = {"UNet": ("unet", "default"), "wide UNet": ("wide_unet", "default"), "KAF default": ("kaf_unet", "default"),
+            "KAF paper": ("kaf_unet", "paper"), "KAF light": ("kaf_unet", "light")}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The sizes of one training step."""
+
+    size: int = 256  # side of the image, pixels
+    batch: int = 4
+    width: int = 32  # filters f of the first block
+    points: int = 300
+    classes: int = 4
+    device: str = "cpu"
+
+
+def random_keypoints(work: Workload) -> Keypoints:
+    """Points drawn uniformly from the image, all valid: ``(batch, points)``."""
+    generator = torch.Generator().manual_seed(0)
+    xy = torch.rand(work.batch, work.points, 2, generator=generator) * (work.size - 1)
+    ones, none = torch.ones(work.batch, work.points), torch.zeros(work.batch, work.points, 0, dtype=torch.uint8)
+    return Keypoints(xy, ones, ones, none, ones.bool()).to(work.device)
+
+
+class Step:
+    """Forward, cross-entropy, backward and an Adam step of one network, as :func:`kaf.loop.fit` takes them."""
+
+    def __init__(self, name: str, work: Workload):
+        network, preset = NETWORKS[name]
+        torch.manual_seed(0)
+        model = build_network(network, work.classes, work.width, PRESETS[preset]).to(work.device)
+        self.model = model.to(memory_format=torch.channels_last).train()
+        self.optimiser = make_optimiser(self.model, OptimConfig(1, work.batch, name="adam"))
+        self.image = torch.randn(work.batch, 1, work.size, work.size, device=work.device)
+        shape = (work.batch, work.size, work.size)
+        self.label = torch.randint(work.classes, shape, device=work.device)
+        self.keypoints = random_keypoints(work)
+
+    def __call__(self) -> None:
+        self.optimiser.zero_grad()
+        F.cross_entropy(self.model(self.image, self.keypoints), self.label).backward()
+        self.optimiser.step()
+
+
+def interleaved(steps: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every step in every round: in turn, so that a slow moment of the machine meets all of them.
+
+    One more round comes first and is not counted.
+    """
+    seconds = {name: [] for name in steps}
+    for _ in range(rounds + 1):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: times[1:] for name, times in seconds.items()}
+
+
+def peak_memory_mb() -> float:
+    """Largest memory (MiB) that this process has held; of this program alone, not of the one that started it.
+
+    ``ru_maxrss`` would begin with the peak of the parent process. Raises ``OSError`` on systems without ``/proc``.
+    """
+    status = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1024
+
+
+def peak_memory_of(program: str, threads: int = 0) -> float:
+    """Peak memory (MiB) of a fresh Python process that runs ``program`` and nothing else."""
+    code = (f"import torch\nif {threads}: torch.set_num_threads({threads})\n{program}\n"
+            "from benchmarks.workload import peak_memory_mb\nprint(peak_memory_mb())")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    if done.returncode:
+        raise RuntimeError(f"the measured process failed:\n{done.stderr}")
+    return float(done.stdout)
+
+
+def step_memory(name: str, work: Workload, steps: int = 2, threads: int = 0) -> float:
+    """Peak memory (MiB) of a process that takes a few training steps of one network."""
+    return peak_memory_of(f"from benchmarks.workload import Step, Workload\nstep = Step({name!r}, "
+                          f"Workload(**{asdict(work)!r}))\nfor _ in range({steps}): step()", threads)
