@@ -3,7 +3,7 @@ function start(root, data) {
   const bar = add(root, "div", { class: "kx-bar" });
   const map = choice(bar, "attention map", data.maps.map((m) => m.name), () => update());
   const links = slider(bar, "links shown", Array.from({ length: data.links }, (_, i) => i + 1), Math.min(12, data.links) - 1, (n) => `${n} strongest`, () => update());
-  const query = slider(bar, "keypoint, by strength", points.map((_, i) => i), 0, (i) => `${i + 1} of ${count}`, () => chosen.go(query.index));
+  const query = slider(bar, "keypoint", points.map((_, i) => i), 0, (i) => `${i + 1} of ${count}`, () => chosen.go(query.index));
   const row = add(root, "div", { class: "kx-row" });
   const main = add(row, "div", { class: "kx-main" }), side = add(row, "div", { class: "kx-side" });
 
@@ -19,9 +19,9 @@ function start(root, data) {
   ]);
   const chosen = picker(svg, points, 0, () => { query.go(chosen.index); update(); });
   const numbers = figures(side, ["of the largest entropy", "mean distance"]);
+  const say = sentence(side);
   const bars = chart(add(side, "div"), "Weights of the strongest links, and the weight that all would have if attention were uniform");
-  const say = sentence(root);
-  add(root, "p", { class: "kx-help" }, "Point at a keypoint, tap it, or give the picture the focus (Tab) and use the arrow keys.");
+  add(side, "p", { class: "kx-help" }, "Keypoint 1 is the strongest. Point at one, tap it, or give the picture the focus (Tab) and use the arrow keys.");
 
   const decoded = data.maps.map((m) => atob(m.links));
   function linksOf(which, q) {

@@ -35,6 +35,7 @@ function slider(parent, name, values, index, show, changed) {
   const value = add(line, "span", { class: "kx-value" });
   const input = add(label, "input", { type: "range", min: 0, max: values.length - 1, step: 1, "aria-label": name });
   input.value = index;
+  if (values.length < 2) label.style.display = "none"; // nothing to choose
   const update = () => {
     value.textContent = show(values[input.value]);
     input.setAttribute("aria-valuetext", value.textContent);
@@ -54,6 +55,7 @@ function choice(parent, name, options, changed) {
   const input = add(label, "select", { "aria-label": name });
   options.forEach((option, i) => add(input, "option", { value: i }, option));
   input.addEventListener("change", changed);
+  if (options.length < 2) label.style.display = "none";
   return { get index() { return Number(input.value); } };
 }
 

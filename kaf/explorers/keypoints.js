@@ -14,14 +14,14 @@ function start(root, data) {
   const OTHER = { stroke: "#56B4E9", "stroke-width": 1.6 }, DARK = { stroke: "#F0A030", "stroke-width": 1.6 };
   const other = path(svg, { class: "kx-other", ...OTHER }), dark = path(svg, { class: "kx-dark", ...DARK });
   legend(main, [
-    ["on structure (circle: what is described)", circle(0, 0, 6), { ...OTHER, fill: "none" }],
+    ["on structure; as large as what is described", circle(0, 0, 6), { ...OTHER, fill: "none" }],
     ["on background", diamond(0, 0, 6), { ...DARK, fill: "none" }],
   ]);
 
   const numbers = figures(side, ["keypoints", "on background"]);
+  const say = sentence(side);
   const curve = chart(add(side, "div"), "Number of keypoints against the contrast threshold, one line per blur");
-  const say = sentence(root);
-  add(root, "p", { class: "kx-help" }, "Move a slider with the mouse or, once it has the focus, with the arrow keys.");
+  add(side, "p", { class: "kx-help" }, "Thick line: this blur; thin lines: the others. Move a slider with the mouse or, once it has the focus, with the arrow keys.");
 
   const count = (layer, bit) => layer.at.reduce((sum, bits) => sum + ((bits >> bit) & 1), 0);
   const counts = data.layers.map((layer) => data.thresholds.map((_, bit) => count(layer, bit)));
@@ -52,7 +52,7 @@ function start(root, data) {
     series.push(series.splice(blur.index, 1)[0]);
     series.push({ points: [[threshold.value, Math.max(1, total)]], colour: "var(--kx-accent)", symbol: (x, y) => circle(x, y, 5) });
     curve.show({
-      height: 230, marker: threshold.value, series,
+      height: 270, marker: threshold.value, series,
       x: { label: "contrast threshold", log: true, range: [data.thresholds[0], data.thresholds.at(-1)], ticks: data.thresholds.filter((t) => [0.005, 0.01, 0.02, 0.04, 0.08].includes(t)) },
       y: { label: "keypoints", log: true, range: [1, most * 1.2], ticks: [1, 10, 100, 1000, 10000].filter((t) => t <= most * 1.2) },
     });

@@ -57,7 +57,7 @@ function start(root, data) {
   const pointsOf = (one) => (one.paper ? (structure.index ? [] : one.paper.points) : data.curves[structure.index][one.own]);
   function update() {
     const shown = lines.filter((one) => one.shown.on), m = at.value, found = shown.map(pointsOf).flat();
-    for (const one of lines) if (one.paper) one.shown.label.style.opacity = structure.index ? 0.55 : 1;
+    for (const one of lines) if (one.paper) one.shown.label.style.display = structure.index ? "none" : "";
     const values = found.flatMap((p) => p.slice(1, 4).filter((v) => v !== null && v <= 1 && v > 0.15));
     const low = Math.max(0, Math.floor(10 * (Math.min(0.9, ...values) - 0.02)) / 10);
     const given = {
@@ -71,7 +71,6 @@ function start(root, data) {
       })),
     };
     X = curve.show(given).X;
-    curve.latest = given;
     table.replaceChildren();
     add(table, "caption", {}, `Dice with ${plural(m, "labelled patient")}, ${data.structures[structure.index]}`);
     const read = [];

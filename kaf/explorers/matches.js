@@ -38,7 +38,7 @@ function start(root, data) {
 
   const apart = (p, q) => Math.abs(p[0] - q[0]) + Math.abs(p[1] - q[1]);
   const matched = data.windows.map((_, w) => partner.filter((list) => list[w] >= 0).length);
-  const chosen = picker(svg, a, 0, () => update());
+  const chosen = picker(svg, a, Math.max(0, partner.findIndex((list) => list[data.start] >= 0)), () => update());
 
   function update() {
     const w = window_.index, size = window_.value, taken = new Set(), shifts = [];

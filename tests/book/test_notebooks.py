@@ -137,6 +137,8 @@ def test_every_sanitize_rule_is_understood():
     ("best 1e-05", "best 3.2e-04", True),
     ("run-1a: kaf 0.1.0 (commit 1234567), x86_64, threads: 2", "run-1a: kaf 0.1.1, arm64, threads: 8", True),
     ("run-1a: kaf 0.1.0, x86_64", "run-1b: kaf 0.1.0, x86_64", False),
+    ('<script type="application/json">{"a":[1]}</script>', '<script type="application/json">{}</script>', True),
+    ('<div data-kind="labels">', '<div data-kind="matches">', False),
     ("decade and facade", "facade and decade", False),
 ])
 def test_sanitizing_hides_numbers_and_nothing_else(one, other, same):
