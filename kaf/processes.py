@@ -82,7 +82,7 @@ def joint_statistics(module: nn.Module, device: torch.device) -> nn.Module:
     if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d):
         if device.type == "cuda":
             return nn.SyncBatchNorm.convert_sync_batchnorm(module)
-        joint = JointBatchNorm(module.num_features, module.eps, module.momentum)
+        joint = JointBatchNorm(module.num_features, module.eps, module.momentum).to(module.weight)
         joint.load_state_dict(module.state_dict())
         return joint.train(module.training)
     for name, child in module.named_children():

@@ -6,25 +6,39 @@ loader that goes through a large store in random order seems to grow until it ho
 
 import os
 import weakref
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 
-class ArrayFile:
-    """An open ``.npy`` file in C order: a handle and where its numbers begin."""
+class Header(NamedTuple):
+    """What a ``.npy`` file says about itself."""
 
-    def __init__(self, path: str | Path):
-        self.path = path
-        with open(path, "rb") as file:
-            version = np.lib.format.read_magic(file)
-            header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            self.shape, by_column, self.dtype = header[version](file)
-            self.start = file.tell()
-        if by_column and len(self.shape) > 1:
+    start: int  # where its numbers begin, bytes
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+def read_header(path: str | Path) -> Header:
+    """Raises ``ValueError`` for a file that is not in C order."""
+    with open(path, "rb") as file:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, by_column, dtype = read[version](file)
+        if by_column and len(shape) > 1:
             raise ValueError(f"{path} is stored column by column; write it with numpy's default order")
+        return Header(file.tell(), shape, dtype)
+
+
+class ArrayFile:
+    """An open ``.npy`` file."""
+
+    def __init__(self, path: str | Path, header: Header | None = None):
+        self.path = path
+        self.start, self.shape, self.dtype = read_header(path) if header is None else header
         self.handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         weakref.finalize(self, os.close, self.handle)
 
@@ -54,6 +68,12 @@ def _open_files() -> int:
 
 
 @lru_cache(maxsize=_open_files())
-def open_array(file: str, _checksum: str) -> ArrayFile:
+def open_array(file: str, checksum: str) -> ArrayFile:
     """An array file that stays open for a while; the checksum in the key tells a remade file from the old one."""
-    return ArrayFile(file)
+    return ArrayFile(file, _known_header(file, checksum))
+
+
+@cache
+def _known_header(file: str, _checksum: str) -> Header:
+    """Half a kilobyte to keep, and ten times as long to read as the file takes to open."""
+    return read_header(file)

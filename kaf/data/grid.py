@@ -27,13 +27,16 @@ def resample_labels(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """
     if labels.shape[1:] == tuple(shape):
         return labels.astype(np.uint8)
-    first, *others = np.unique(labels)
-    result = np.full((len(labels), *shape), first, np.uint8)
-    largest = resample(labels == first, shape)
-    for value in others:
-        mask = resample(labels == value, shape)
-        result[mask > largest] = value
-        np.maximum(largest, mask, out=largest)
+    result = np.zeros((len(labels), *shape), np.uint8)
+    for slice_, native in zip(result, labels, strict=True):
+        first, *others = np.unique(native)
+        slice_[:] = first
+        if others:  # in a slice of one value there is nothing to compare
+            largest = resample(native[None] == first, shape)[0]
+            for value in others:
+                mask = resample(native[None] == value, shape)[0]
+                slice_[mask > largest] = value
+                np.maximum(largest, mask, out=largest)
     return result
 
 

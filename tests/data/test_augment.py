@@ -181,3 +181,14 @@ def test_wrong_images_are_refused():
     for wrong in (images.repeat(1, 2, 1, 1), images.to(torch.uint8), images[:3]):
         with pytest.raises(ValueError, match="float32 images"):
             augment(wrong, points, labels, PRESETS["default"], seeded())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_parts_of_a_batch_are_augmented_as_in_the_whole(name):
+    images, points, labels = batch(size=6)
+    whole = flatten(augment(images, points, labels, PRESETS[name], seeded()))
+    for r in range(3):
+        part = slice(2 * r, 2 * r + 2)
+        own = augment(images[part], points.select(part), labels[part], PRESETS[name], seeded(), share=(r, 3))
+        for ours, theirs in zip(flatten(own), whole, strict=True):
+            torch.testing.assert_close(ours, theirs[part])

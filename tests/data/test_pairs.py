@@ -157,3 +157,9 @@ def test_epochs_are_consecutive_runs_of_steps():
     assert list(sampler) == sampler.epoch(0)
     with pytest.raises(ValueError, match="at least 1"):
         EpochSampler(0, 4)
+
+
+def test_processes_share_every_batch():
+    whole = list(EpochSampler(11, 6, seed=2, stop=9))
+    parts = [list(EpochSampler(11, 6, seed=2, stop=9, part=slice(3 * r, 3 * r + 3))) for r in range(2)]
+    assert [one + other for one, other in zip(*parts, strict=True)] == whole

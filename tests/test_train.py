@@ -1,0 +1,55 @@
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kaf.config import resolve
+from kaf.runs import Run
+from kaf.train import main, make_parser, parse_change
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "book" / "appendix" / "several_gpus.md").read_text()
+COMMANDS = [shlex.split(line) for block in re.findall(r"```bash\n(.*?)```", PAGE, re.S)
+            for line in block.splitlines() if "kaf.train" in line]
+
+
+@pytest.mark.slow
+def test_the_command_on_the_page_runs_on_two_processes(tmp_path):
+    words = next(words for words in COMMANDS if "cpu" in words)
+    environment = dict(word.split("=", 1) for word in words[: words.index("python")])
+    words = [sys.executable, *words[words.index("python") + 1 :], "--output", str(tmp_path)]
+    environment |= {"PATH": "/usr/bin:/bin", "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.splitlines()[-1])
+    assert folder.parent == tmp_path / "runs" and len(list((tmp_path / "runs").iterdir())) == 1
+    assert "MEMBER: 2/2" in done.stderr, "there was a second process"
+    config = json.loads((folder / "config.json").read_text())
+    assert Run(folder, config).load()["step"] == 4
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words)[:60])
+def test_every_command_on_the_page_has_options_that_exist(words):
+    options = make_parser().parse_args(words[words.index("kaf.train") + 1 :])
+    resolve(options.scale, options.dataset, options.recipe, **dict(map(parse_change, options.set)))
+    assert options.devices * options.num_nodes > 1
+    batch = getattr(resolve(options.scale, options.dataset), "finetune" if options.what == "few-shot" else "pretrain")
+    assert batch.optim.batch % (options.devices * options.num_nodes) == 0
+
+
+def test_changes_are_read_as_python_writes_them():
+    found = dict(map(parse_change, ["a__b=4", "c=(1.0, 0.0)", "finetune__loss=ce", "d=None"]))
+    assert found == {"a__b": 4, "c": (1.0, 0.0), "finetune__loss": "ce", "d": None}
+    with pytest.raises(ValueError, match="takes NAME=VALUE"):
+        parse_change("batch")
+
+
+@pytest.mark.parametrize("change, words", [("pretrain__optim__bacth=4", "mean 'batch'"), ("steps", "NAME=VALUE")])
+def test_mistakes_end_with_a_message(change, words, capsys):
+    with pytest.raises(SystemExit):
+        main(["pretrain", "--set", change])
+    assert words in capsys.readouterr().err
