@@ -2,7 +2,7 @@
 
 Each function returns controls above a picture and a line of numbers. In a saved notebook the picture of the last
 values stays, as part of the state of the widget; without a kernel the controls do not change it.
-:mod:`kaf.explorers` shows the same without a kernel, from results computed beforehand.
+``kaf.explorers`` shows the same without a kernel, from results computed beforehand.
 """
 
 import html
