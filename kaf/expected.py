@@ -76,4 +76,4 @@ def spread_table(recorded: pd.DataFrame, own: Mapping[str, float], names: Sequen
                        "highest": values.max()}
             lines.append({"number": name.replace("_", " "), **{k: round(v, 3) for k, v in numbers.items()},
                           "inside": "yes" if inside else "no"})
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines, columns=["number", "yours", "mean", "SD", "lowest", "highest", "inside"])
