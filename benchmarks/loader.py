@@ -2,8 +2,9 @@
 
 Usage: python -m benchmarks.loader [--slices 1000 20000] [--size 128] [--points 300] [--workers 2] [--record]
 
-Generates a store of each size in a temporary folder (60 kB a slice), then reads one epoch of pairs from it in
-batches of 32, in a fresh process with ``--workers`` loader processes, and looks at the memory of all of them:
+Generates a store of each size in a temporary folder (60 kB a slice), then reads as many pairs from each, in batches
+of 32, in fresh processes with ``--workers`` loader processes, by turns. The shortest time of each store counts, and
+the largest memory of all its processes together:
 
 ``rss``      resident memory, with the pages of files that are mapped; counted again in every process that maps them
 ``private``  what no other process shares, mapped files included (USS)
@@ -33,7 +34,7 @@ from kaf.data.pairs import EpochSampler, PairDataset, Window, collate
 from kaf.data.store import VERSION, Store, StoreSettings, VolumeRecord
 
 ROOT = Path(__file__).resolve().parents[1]
-SLICES, BATCH = 10, 32  # slices of a volume, pairs of a batch
+SLICES, BATCH, WARM = 10, 32, 4  # slices of a volume, pairs of a batch, batches before the clock starts
 KINDS = {"rss": ("Rss",), "private": ("Private_Clean", "Private_Dirty"), "anonymous": ("Anonymous",)}
 
 
@@ -63,21 +64,22 @@ def write_store(path: Path, slices: int, size: int, points: int) -> None:
     (path / "manifest.json").write_text(json.dumps(manifest, indent=1))
 
 
-def read_epoch(path: Path, size: int, points: int, workers: int) -> dict[str, float]:
-    """Milliseconds a pair and MiB of memory, by kind, after one epoch."""
+def read_pairs(path: Path, size: int, points: int, workers: int, batches: int) -> dict[str, float]:
+    """Milliseconds a pair and MiB of memory, by kind, after so many batches, over as many epochs as that takes."""
     store = Store.open(path)
     dataset = PairDataset(store, store.select(), size, points, Window(), partial(match_keypoints, window=30.0))
-    loader = DataLoader(dataset, batch_sampler=EpochSampler(len(dataset), BATCH), collate_fn=collate,
-                        num_workers=workers, persistent_workers=workers > 0)
-    batches, warm = iter(loader), 4
-    for _ in range(warm):
-        next(batches)
-    start, count = time.perf_counter(), 0
-    for _ in batches:
-        count += BATCH
+    loader = DataLoader(dataset, batch_sampler=EpochSampler(len(dataset), BATCH, steps=WARM + batches),
+                        collate_fn=collate, num_workers=workers, persistent_workers=workers > 0)
+    steps = iter(loader)
+    for _ in range(WARM):
+        next(steps)
+    start = time.perf_counter()
+    for _ in steps:
+        pass
     seconds = time.perf_counter() - start
     processes = [os.getpid(), *(w.pid for w in loader._iterator._workers)] if workers else [os.getpid()]
-    return {"ms": 1000 * seconds / count} | {kind: sum(memory_mb(p, kind) for p in processes) for kind in KINDS}
+    memory = {kind: sum(memory_mb(p, kind) for p in processes) for kind in KINDS}
+    return {"ms": 1000 * seconds / (batches * BATCH), **memory}
 
 
 def memory_mb(pid: int, kind: str) -> float:
@@ -87,17 +89,28 @@ def memory_mb(pid: int, kind: str) -> float:
     return sum(kilobytes[name] for name in KINDS[kind]) / 1024
 
 
-def measure(slices: int, options: argparse.Namespace) -> dict[str, float]:
+def measure(path: Path, options: argparse.Namespace) -> dict[str, float]:
     """One store, read in a fresh process."""
+    words = [sys.executable, "-m", "benchmarks.loader", "--read", str(path)]
+    for name in ("size", "points", "workers", "batches"):
+        words += [f"--{name}", str(getattr(options, name))]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    if done.returncode:
+        raise RuntimeError(f"reading failed:\n{done.stderr}")
+    return json.loads(done.stdout)
+
+
+def compare(options: argparse.Namespace) -> dict[int, dict[str, float]]:
+    """Shortest time and largest memory of each store, by its slices; read by turns, the first turn not counted."""
     with tempfile.TemporaryDirectory() as folder:
-        write_store(Path(folder), slices, options.size, options.points)
-        words = [sys.executable, "-m", "benchmarks.loader", "--read", folder, "--size", str(options.size),
-                 "--points", str(options.points), "--workers", str(options.workers)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
-        if done.returncode:
-            raise RuntimeError(f"reading failed:\n{done.stderr}")
-        return json.loads(done.stdout)
+        paths = {slices: Path(folder, str(slices)) for slices in options.slices}
+        for slices, path in paths.items():
+            write_store(path, slices, options.size, options.points)
+        turns = [{slices: measure(path, options) for slices, path in paths.items()}
+                 for _ in range(options.rounds + 1)][1:]
+    best = {"ms": min} | dict.fromkeys(KINDS, max)
+    return {slices: {key: pick(turn[slices][key] for turn in turns) for key, pick in best.items()} for slices in paths}
 
 
 def main() -> None:
@@ -106,13 +119,15 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128, help="side of the images, pixels")
     parser.add_argument("--points", type=int, default=300, help="keypoints of a slice")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--batches", type=int, default=300, help="batches read from each store")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
     record.add_options(parser)
     options = parser.parse_args()
     if options.read:
-        print(json.dumps(read_epoch(options.read, options.size, options.points, options.workers)))
+        print(json.dumps(read_pairs(options.read, options.size, options.points, options.workers, options.batches)))
         return
-    found = {slices: measure(slices, options) for slices in options.slices}
+    found = compare(options)
     small, large = found[min(found)], found[max(found)]
     rows = [record.row(f"a pair, store of {n} slices", f["ms"], "ms", slices=n) for n, f in found.items()]
     rows.append(record.row("time of a pair, large store / small store", large["ms"], "ms", large["ms"] / small["ms"],
@@ -120,7 +135,8 @@ def main() -> None:
     for kind in KINDS:
         rows += [record.row(f"{kind} memory, store of {n} slices", f[kind], "MiB", slices=n) for n, f in found.items()]
         rows.append(record.row(f"{kind} memory, difference", large[kind] - small[kind], "MiB", target="<= 200"))
-    record.finish("loader", rows, options.record, size=options.size, points=options.points, workers=options.workers)
+    record.finish("loader", rows, options.record, size=options.size, points=options.points, workers=options.workers,
+                  batches=options.batches, rounds=options.rounds)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -55,13 +55,21 @@ class Step:
         self.label = torch.randint(work.classes, shape, device=work.device)
         self.keypoints = random_keypoints(work)
 
-    def __call__(self) -> None:
+    def __call__(self) -> torch.Tensor:
         self.optimiser.zero_grad()
-        F.cross_entropy(self.model(self.image, self.keypoints), self.label).backward()
+        loss = F.cross_entropy(self.model(self.image, self.keypoints), self.label)
+        loss.backward()
         self.optimiser.step()
+        return loss.detach()
 
 
-def interleaved(steps: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+def settle() -> None:
+    """Wait until a GPU has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def interleaved(steps: Mapping[Hashable, Callable[[], object]], rounds: int) -> dict[Hashable, list[float]]:
     """Seconds of every step in every round: in turn, so that a slow moment of the machine meets all of them.
 
     One more round comes first and is not counted.
@@ -69,8 +77,10 @@ def interleaved(steps: Mapping[str, Callable[[], None]], rounds: int) -> dict[st
     seconds = {name: [] for name in steps}
     for _ in range(rounds + 1):
         for name, step in steps.items():
+            settle()
             start = time.perf_counter()
             step()
+            settle()
             seconds[name].append(time.perf_counter() - start)
     return {name: times[1:] for name, times in seconds.items()}
 
