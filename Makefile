@@ -15,7 +15,9 @@ TORCH := $(shell grep '^torch==' requirements.lock)
 CHAPTERS := 05_pretrain 06_fewshot
 EXECUTED := $(CHAPTERS:%=_build/executed/%.ipynb)
 LIBRARY := $(shell find kaf -name '*.py')
-PAGES := _config.yml _toc.yml $(wildcard book/*.md book/*.bib book/*.png book/chapters/*.ipynb)
+NOTEBOOKS := $(wildcard book/chapters/*.ipynb book/appendix/*.ipynb)
+PAGES := _config.yml _toc.yml $(wildcard book/*.md book/*/*.md book/*.bib book/*.png) $(NOTEBOOKS)
+COSTS := step_cost growth inference preparation pair_time loader changes roofline
 
 # Unpinned, the threads of two processes on two cores fight each other. Progress bars have no place in a page.
 export OMP_NUM_THREADS ?= 2
@@ -23,7 +25,7 @@ export TQDM_DISABLE := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help env book run pages chapters figure test lint unit notebooks clean distclean
+.PHONY: help env book run pages chapters figure cost test lint unit notebooks clean distclean
 
 help:  ## list these commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -42,6 +44,11 @@ chapters: $(VENV)/kaf.done  ## run the committed chapters again, in place
 figure: $(VENV)/kaf.done  ## draw the figure of the README again
 	KAF_HOME=$(abspath _build/figure) $(BIN)/python book/overview.py
 
+cost: $(VENV)/kaf.done  ## measure again what everything costs (half an hour), and write the page of it
+	for name in $(COSTS); do $(BIN)/python -m benchmarks.$$name --record; done
+	for name in changes roofline whole_pretraining; do $(BIN)/python -m benchmarks.$$name --device cuda --record; done
+	OMP_NUM_THREADS=1 $(BIN)/python book/run_chapters.py cost 02_kaf_layer
+
 test: lint unit notebooks pages  ## every check
 
 lint: $(VENV)/kaf.done  ## style of the code
@@ -52,8 +59,8 @@ unit: $(VENV)/kaf.done  ## tests of the library, the project files and the commi
 
 notebooks: $(VENV)/kaf.done  ## run the committed chapters again and compare what they show
 	rm -rf _build/checked
-	cd book/chapters && OMP_NUM_THREADS=1 KAF_HOME=$(abspath _build/checked) $(BIN)/python -m pytest --rootdir ../.. --nbval --nbval-cell-timeout 150 \
-	  --nbval-sanitize-with ../../tests/book/sanitize.cfg $(CHAPTERS:%=%.ipynb)
+	cd book && OMP_NUM_THREADS=1 KAF_HOME=$(abspath _build/checked) $(BIN)/python -m pytest --rootdir .. --nbval --nbval-cell-timeout 150 \
+	  --nbval-sanitize-with ../tests/book/sanitize.cfg $(NOTEBOOKS:book/%=%)
 
 clean:  ## remove what was built; the environment stays
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis

@@ -21,7 +21,9 @@ from typing import Any
 
 import torch
 
-FILE = Path(__file__).resolve().parents[1] / "book" / "records" / "cost.json"
+from kaf.records import COST
+
+FILE = COST
 COLUMNS = ("what", "value", "unit", "ratio", "target", "status")
 MET, MISSED, OPEN, NO_TARGET = "met", "not met", "open", ""
 

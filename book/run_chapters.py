@@ -1,4 +1,4 @@
-"""Run committed chapters again, in place, at their committed parameters: ``make chapters``.
+"""Run committed notebooks again, in place, at their committed parameters: ``make chapters``.
 
 ``python book/run_chapters.py 01_keypoints 02_kaf_layer`` runs these, without names all. Times of execution are left
 out and widgets are numbered in the order of their creation, so that only a changed result changes a file.
@@ -13,7 +13,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-CHAPTERS = Path(__file__).parent / "chapters"
+BOOK = Path(__file__).parent
+FOLDERS = ("chapters", "appendix")
 STATE = "application/vnd.jupyter.widget-state+json"
 
 
@@ -41,16 +42,16 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def chosen(names: list[str]) -> list[Path]:
-    """The files of the chapters named, or of all. Raises ``FileNotFoundError`` for a name that is none."""
-    known = {path.stem: path for path in sorted(CHAPTERS.glob("*.ipynb"))}
+    """The notebooks named, or all. Raises ``FileNotFoundError`` for a name that is none."""
+    known = {path.stem: path for path in sorted(p for f in FOLDERS for p in (BOOK / f).glob("*.ipynb"))}
     if unknown := [name for name in names if name not in known]:
-        raise FileNotFoundError(f"no chapter {', '.join(unknown)} in {CHAPTERS.name}/; there are {', '.join(known)}")
+        raise FileNotFoundError(f"no notebook {', '.join(unknown)} in {' or '.join(FOLDERS)}; there are {', '.join(known)}")
     return [known[name] for name in names or known]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help="a chapter, such as 01_keypoints; none: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="such as 02_kaf_layer or cost; none: all")
     paths = chosen(parser.parse_args().names)
     with tempfile.TemporaryDirectory() as home:
         os.environ |= {"KAF_HOME": home, "TQDM_DISABLE": "1"}

@@ -228,3 +228,27 @@ def _patients(ax: Axes, dice: np.ndarray, x: float, width: float, colour: str, m
     ax.plot([x - 0.4 * width, x + 0.4 * width], [mean, mean], color="black", lw=1.8)
     if np.isfinite(low):
         ax.errorbar(x, mean, [[mean - low], [high - mean]], color="black", lw=1.2, capsize=3)
+
+
+@styled
+def growth_figure(rows: pd.DataFrame, along: str) -> Figure:
+    """Time and peak memory of a training step, a line for each network, on logarithmic axes.
+
+    ``rows`` are those of a benchmark (:func:`kaf.records.read_costs`) with the columns ``network``, ``value``, ``unit``
+    (s or MiB) and ``along``: ``points`` (keypoints of an image) or ``size`` (its side, pixels).
+    Raises ``ValueError`` for another ``along``.
+    """
+    labels = {"points": "keypoints K", "size": "side of the image (px)"}
+    if along not in labels:
+        raise ValueError(f"along is points or size, got {along!r}")
+    figure, axes = panels(2, 2, 0.8)
+    for ax, (unit, label) in zip(axes, (("s", "training step (s)"), ("MiB", "peak memory (MiB)")), strict=True):
+        lines = rows[rows["unit"] == unit].groupby("network", sort=False)
+        for (name, part), colour, marker in zip(lines, ON_WHITE, MARKERS, strict=False):
+            ax.plot(part[along], part["value"], color=colour, marker=marker, ms=5, label=name)
+        ax.set(xscale="log", yscale="log", xlabel=labels[along], ylabel=label)
+        ax.set_xticks(values := sorted(rows[along].unique()), [f"{value:g}" for value in values])
+        ax.xaxis.minorticks_off()
+        ax.yaxis.set_major_formatter("{x:g}")
+    figure.legend(handles=axes[0].get_lines(), loc="outside lower center", ncols=3)
+    return figure

@@ -3,6 +3,8 @@
 Usage: ``python -m kaf.records RUNS NAME [--into FOLDER] [--note TEXT]`` gathers the scored fine-tuning runs in RUNS as
 ``NAME.csv`` (rows of :data:`kaf.evaluate.COLUMNS` and ``group``) and ``NAME.json`` (configuration and provenance of
 every run and of its pretraining). Runs recorded before stay; the same run recorded again is replaced.
+
+What the benchmarks measured is kept beside them, in ``cost.json``; :func:`read_cost` reads it.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from kaf.finetune import METHODS
 from kaf.runs import write_json
 
 FOLDER = Path(kaf.__file__).resolve().parents[1] / "book" / "records"
+COST = FOLDER / "cost.json"
 KEY = ["run", "patient", "frame", "structure"]  # what tells rows apart
 DIGITS = 5  # decimals of the metrics; finer than any two runs agree
 
@@ -59,6 +62,29 @@ def read_record(name: str, folder: str | Path = FOLDER) -> Record:
     if rows.duplicated(KEY).any():
         raise ValueError(f"{file} scores a structure twice: {rows[rows.duplicated(KEY)][KEY].iloc[0].to_dict()}")
     return Record(rows, runs)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one benchmark measured: rows, machine, date (ISO) and settings."""
+
+    rows: pd.DataFrame
+    machine: dict[str, Any]
+    date: str
+    settings: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """What a figure of these rows must say: machine and date."""
+        on_gpu = str(self.settings.get("device", "cpu")).startswith("cuda")
+        where = self.machine["gpu"] or "no GPU" if on_gpu else f"{self.machine['cpu']}, {self.machine['cores']} cores"
+        return f"{where}; torch {self.machine['torch']}; {self.date}"
+
+
+def read_costs(file: str | Path = COST) -> dict[str, Cost]:
+    """Everything that the benchmarks recorded, by the name of the benchmark. Raises ``FileNotFoundError``."""
+    found = json.loads(Path(file).read_text())
+    return {name: Cost(**{**part, "rows": pd.DataFrame(part["rows"])}) for name, part in found.items()}
 
 
 def gather(runs: str | Path) -> Record:

@@ -234,3 +234,15 @@ def test_dice_leaves_out_what_cannot_be_scored(rows):
 def test_dice_names_missing_columns(rows):
     with pytest.raises(ValueError, match="lack the columns patient"):
         figures.dice_figure(rows.drop(columns="patient"))
+
+
+def test_growth_has_a_line_for_each_network_and_unit():
+    rows = pd.DataFrame([{"network": name, "unit": unit, "value": value * size, "size": size}
+                         for name in ("UNet", "KAF") for unit, value in (("s", 1), ("MiB", 5)) for size in (64, 128)])
+    figure = figures.growth_figure(rows, "size")
+    for ax, value in zip(figure.axes, (1, 5), strict=True):
+        assert [line.get_label() for line in ax.get_lines()] == ["UNet", "KAF"]
+        assert ax.get_lines()[0].get_ydata().tolist() == [64 * value, 128 * value]
+        assert [label.get_text() for label in ax.get_xticklabels()] == ["64", "128"]
+    with pytest.raises(ValueError, match="points or size"):
+        figures.growth_figure(rows, "width")

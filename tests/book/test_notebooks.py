@@ -9,7 +9,7 @@ import pytest
 from nbval.plugin import get_sanitize_patterns
 
 ROOT = Path(__file__).parents[2]
-NOTEBOOKS = sorted((ROOT / "book" / "chapters").glob("*.ipynb"))
+NOTEBOOKS = sorted(path for folder in ("chapters", "appendix") for path in (ROOT / "book" / folder).glob("*.ipynb"))
 SANITIZE = ROOT / "tests" / "book" / "sanitize.cfg"
 LARGEST_MB = 2
 FOLDERS = "home|root|tmp|usr|opt|mnt|Users|work|content"
