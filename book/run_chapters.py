@@ -45,7 +45,8 @@ def chosen(names: list[str]) -> list[Path]:
     """The notebooks named, or all. Raises ``FileNotFoundError`` for a name that is none."""
     known = {path.stem: path for path in sorted(p for f in FOLDERS for p in (BOOK / f).glob("*.ipynb"))}
     if unknown := [name for name in names if name not in known]:
-        raise FileNotFoundError(f"no notebook {', '.join(unknown)} in {' or '.join(FOLDERS)}; there are {', '.join(known)}")
+        raise FileNotFoundError(f"no notebook {', '.join(unknown)} in {' or '.join(FOLDERS)}; "
+                                f"there are {', '.join(known)}")
     return [known[name] for name in names or known]
 
 
