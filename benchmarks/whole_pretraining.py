@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     record.add_options(parser)
     options = parser.parse_args(arguments)
     what = f"pretraining, {options.patients} patients, {options.epochs} epochs, f = {options.width}, {options.size} px"
-    shown = {name: getattr(options, name) for name in ("patients", "epochs", "width", "size", "batch", "workers")}
+    shown = {name: value for name, value in vars(options).items() if name not in ("root", "steps", "record", "threads")}
     if options.device == "cuda" and not torch.cuda.is_available():
         rows = [record.row(what, None, "min", target=TARGET)]
     else:

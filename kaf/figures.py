@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator
 from numpy.typing import ArrayLike
 
 from kaf.canvas import MARKERS, ON_BLACK, ON_WHITE, circles, one_panel, panels, places, show_slice, square, styled
@@ -249,6 +250,8 @@ def growth_figure(rows: pd.DataFrame, along: str) -> Figure:
         ax.set(xscale="log", yscale="log", xlabel=labels[along], ylabel=label)
         ax.set_xticks(values := sorted(rows[along].unique()), [f"{value:g}" for value in values])
         ax.xaxis.minorticks_off()
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.minorticks_off()
     figure.legend(handles=axes[0].get_lines(), loc="outside lower center", ncols=3)
     return figure
