@@ -85,19 +85,10 @@ def interleaved(steps: Mapping[Hashable, Callable[[], object]], rounds: int) -> 
     return {name: times[1:] for name, times in seconds.items()}
 
 
-def peak_memory_mb() -> float:
-    """Largest memory (MiB) that this process has held; of this program alone, not of the one that started it.
-
-    ``ru_maxrss`` would begin with the peak of the parent process. Raises ``OSError`` on systems without ``/proc``.
-    """
-    status = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1024
-
-
 def peak_memory_of(program: str, threads: int = 0) -> float:
     """Peak memory (MiB) of a fresh Python process that runs ``program`` and nothing else."""
     code = (f"import torch\nif {threads}: torch.set_num_threads({threads})\n{program}\n"
-            "from benchmarks.workload import peak_memory_mb\nprint(peak_memory_mb())")
+            "from kaf.runs import peak_memory_mb\nprint(peak_memory_mb())")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False,
                           env={**os.environ, "PYTHONPATH": str(ROOT)})
     if done.returncode:

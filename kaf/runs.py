@@ -175,6 +175,9 @@ def peak_memory_mb(device: str = "cpu") -> float:
     """
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 2**20
+    with contextlib.suppress(OSError):  # Linux; what getrusage says there can begin with the peak of a parent process
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 2**10
     try:
         import resource
     except ImportError:  # Windows

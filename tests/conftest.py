@@ -1,10 +1,15 @@
 """Data sets of a few small volumes, made once per test session."""
 
 import pytest
+from hypothesis import settings
 
 from kaf.data.prepare import prepare
 from kaf.data.store import StoreSettings
 from tests.data.layouts import write_acdc_patient, write_chd_case
+
+# Examples are the same in every run, and a busy machine is no reason to fail.
+settings.register_profile("kaf", deadline=None, derandomize=True)
+settings.load_profile("kaf")
 
 
 @pytest.fixture(scope="session")
