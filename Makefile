@@ -25,7 +25,7 @@ export TQDM_DISABLE := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help env book run pages chapters figure cost test lint unit notebooks clean distclean
+.PHONY: help env book run pages look chapters figure cost test lint unit notebooks clean distclean
 
 help:  ## list these commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ book: run pages  ## run the two chapters on the built-in phantom, then render th
 run: $(EXECUTED)  ## run the two chapters with papermill, into _build/executed
 
 pages: _build/html/index.html  ## render the book into _build/html
+
+look: pages  ## look at the rendered pages in Chromium: links, contrast, formulas, widgets, explorers
+	$(BIN)/python -m pytest -n 2 tests/book/test_pages.py
 
 chapters: $(VENV)/kaf.done  ## run the committed chapters again, in place
 	OMP_NUM_THREADS=1 $(BIN)/python book/run_chapters.py
@@ -55,7 +58,7 @@ lint: $(VENV)/kaf.done  ## style of the code
 	$(BIN)/ruff check .
 
 unit: $(VENV)/kaf.done  ## tests of the library, the project files and the committed notebooks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --ignore tests/book/test_pages.py tests
 
 notebooks: $(VENV)/kaf.done  ## run the committed chapters again and compare what they show
 	rm -rf _build/checked
