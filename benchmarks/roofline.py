@@ -14,8 +14,6 @@ Without a GPU, ``--device cuda`` leaves its rows open.
 """
 
 import argparse
-import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 
@@ -26,9 +24,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import record
 from benchmarks.growth import allocated_peak
-from benchmarks.workload import NETWORKS, Step, Workload, interleaved, random_keypoints, settle
+from benchmarks.workload import NETWORKS, Step, Workload, interleaved, random_keypoints
 from kaf.networks import PRESETS, build_network
 
+UNITS = {"images a second": "images/s", "share of the peak": "", "memory": "MiB", "operations a byte": "",
+         "time / roofline estimate": ""}
 SHOWN = ("UNet", "wide UNet", "KAF default")
 
 
@@ -58,18 +58,6 @@ def operations(name: str, work: Workload) -> float:
     return 3.0 * work.batch * counter.get_total_flops()
 
 
-def best_seconds(function: Callable[[], object], rounds: int = 5) -> float:
-    """Shortest time of a few calls, after one that is not counted."""
-    times = []
-    for _ in range(rounds + 1):
-        settle()
-        start = time.perf_counter()
-        function()
-        settle()
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
-
-
 def ceilings(device: str) -> tuple[float, float]:
     """Operations a second of a matrix product and bytes a second of a copy, as measured."""
     gpu = device.startswith("cuda")
@@ -77,7 +65,8 @@ def ceilings(device: str) -> tuple[float, float]:
     a = torch.randn(side, side, device=device, dtype=torch.bfloat16 if gpu else torch.float32)
     b, source = a.clone(), torch.ones(length // 4, device=device)
     target = torch.empty_like(source)
-    return 2 * side**3 / best_seconds(lambda: a @ b), 2 * length / best_seconds(lambda: target.copy_(source))
+    times = interleaved({"product": lambda: a @ b, "copy": lambda: target.copy_(source)}, 5)
+    return 2 * side**3 / min(times["product"]), 2 * length / min(times["copy"])
 
 
 def measured(name: str, work: Workload, rounds: int) -> tuple[float, float, float]:
@@ -98,21 +87,22 @@ def measured(name: str, work: Workload, rounds: int) -> tuple[float, float, floa
     return seconds, traffic.bytes, torch.cuda.max_memory_allocated() / 2**20
 
 
+def step_values(name: str, work: Workload, rounds: int, peak: tuple[float, float]) -> tuple[dict[str, float], float]:
+    """The quantities of :data:`UNITS` for one network, and the seconds of its step."""
+    speed, bandwidth = peak
+    ops, (seconds, moved, memory) = operations(name, work), measured(name, work, rounds)
+    values = (work.batch / seconds, ops / seconds / speed, memory, ops / moved,
+              seconds / max(ops / speed, moved / bandwidth))
+    return dict(zip(UNITS, values, strict=True)), seconds
+
+
 def size_rows(work: Workload, rounds: int, peak: tuple[float, float] | None) -> list[dict]:
     """Rows of one image size; ``peak`` None leaves them open."""
     rows, times = [], {}
     for name in SHOWN:
-        where = {"network": name, "size": work.size}
-        ops, (speed, bandwidth) = operations(name, work), peak or (1.0, 1.0)
-        seconds, moved, memory = measured(name, work, rounds) if peak else (None, None, None)
-        times[name] = seconds
-        bound = max(ops / speed, moved / bandwidth) if peak else None
-        values = {"images a second": (work.batch / seconds if peak else None, "images/s"),
-                  "share of the peak": (ops / seconds / speed if peak else None, ""),
-                  "memory": (memory, "MiB"), "operations a byte": (ops / moved if peak else None, ""),
-                  "time / roofline estimate": (seconds / bound if peak else None, "")}
-        rows += [record.row(f"{what}, {name}, {work.size} px", value, unit, quantity=what, **where)
-                 for what, (value, unit) in values.items()]
+        values, times[name] = step_values(name, work, rounds, peak) if peak else (dict.fromkeys(UNITS), None)
+        rows += [record.row(f"{what}, {name}, {work.size} px", values[what], unit, quantity=what, network=name,
+                            size=work.size) for what, unit in UNITS.items()]
     ratio = times["KAF default"] / times["wide UNet"] if peak else None
     return [*rows, record.row(f"step, KAF default / wide UNet, {work.size} px", times["KAF default"], "s", ratio,
                               "<= 1.25", quantity="overhead", network="KAF default", size=work.size)]
