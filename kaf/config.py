@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +20,8 @@ from kaf.data.augment import AugmentConfig
 from kaf.data.cases import get_layout
 from kaf.networks import PRESETS as KAF
 from kaf.networks import KAFConfig
+
+LATER = {"later": True}  # see plain
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,12 @@ class PretrainConfig:
     match_rule: str = "mutual"
     local_reduction: str = "mean"
     head_norm: bool = True  # batch norm in the head of L_pcl; the paper has none
-    neighbour: tuple[float, int] = (0.18, 2)  # window of neighbouring slices: fraction of the stack, at least
+    # Window of neighbouring slices: fraction of the stack, at least; (0, 0) takes the slice itself twice.
+    neighbour: tuple[float, int] = (0.18, 2)
     augment: AugmentConfig = AUGMENT["default"]
+    task: str = field(default="contrast", metadata=LATER)  # or "rotation": by how many quarter turns?
+    parts: int = field(default=0, metadata=LATER)  # positives lie in the same of so many parts instead; 0: no parts
+    frames: tuple[str, ...] = field(default=(), metadata=LATER)  # such as ("ED", "ES"); (): every frame
 
 
 @dataclass(frozen=True)
@@ -183,18 +189,30 @@ def _changed(part: Any, changes: Mapping[str, Any]) -> Any:
     return replace(part, **flat)
 
 
+def plain(config: Any) -> Any:
+    """A configuration as dictionaries and plain values: what run folders keep and fingerprints are taken of.
+
+    A field whose metadata call it ``later`` came into a configuration when there were runs already. It is left out
+    where it has its default, so that those runs are found again.
+    """
+    if not is_dataclass(config):
+        return config
+    return {f.name: plain(getattr(config, f.name)) for f in fields(config)
+            if not (f.metadata.get("later") and getattr(config, f.name) == f.default)}
+
+
 def describe(config: Any) -> str:
-    """A configuration as indented JSON: what notebooks print and run folders keep."""
-    return json.dumps(asdict(config), indent=2)
+    """A configuration as indented JSON (:func:`plain`): what notebooks print."""
+    return json.dumps(plain(config), indent=2)
 
 
-def restore(plain: Mapping[str, Any], kind: type = Experiment) -> Any:
-    """The configuration that ``asdict`` and JSON made ``plain`` of; a part that was left out stays None.
+def restore(found: Mapping[str, Any], kind: type = Experiment) -> Any:
+    """The configuration that :func:`plain` and JSON gave; a part that was left out stays None.
 
     Raises ``ValueError`` where it has fields that this version does not know.
     """
     types, values = get_type_hints(kind), {}
-    for name, value in plain.items():
+    for name, value in found.items():
         if name not in types:
             raise ValueError(f"{kind.__name__} has no field {name!r}: another version of kaf made this configuration")
         values[name] = restore(value, types[name]) if isinstance(value, dict) else _tuples(value)
@@ -207,8 +225,7 @@ def _tuples(value: Any) -> Any:
 
 def digest(*parts: Any) -> str:
     """A short fingerprint of configurations and plain values."""
-    plain = [asdict(p) if hasattr(p, "__dataclass_fields__") else p for p in parts]
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps([plain(p) for p in parts], sort_keys=True).encode()).hexdigest()[:8]
 
 
 def workspace() -> Path:

@@ -13,7 +13,7 @@ from monai.losses import DiceCELoss
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from kaf.config import Experiment, FinetuneConfig, digest
+from kaf.config import Experiment, FinetuneConfig, digest, plain
 from kaf.data.augment import augment
 from kaf.data.grid import uncrop
 from kaf.data.pairs import EpochSampler, SliceDataset, collate
@@ -34,14 +34,19 @@ class Method:
 
     name: str
     network: str  # a name in kaf.networks.NETWORKS
-    pretraining: str = "none"  # or "kaf": the encoder comes from a pretraining run of the same network
+    pretraining: str = "none"  # or a name in kaf.pretrain.KINDS: the encoder comes from such a run of the same network
 
 
 #: The methods that are compared, by key.
 METHODS = {
     "unet": Method("UNet", "unet"),
     "wide_unet": Method("wide UNet", "wide_unet"),
+    "swin_unetr": Method("SwinUNETR", "swin_unetr"),
     "kaf_scratch": Method("KAF from scratch", "kaf_unet"),
+    "rotation": Method("Rotation", "unet", "rotation"),
+    "simclr": Method("SimCLR", "unet", "simclr"),
+    "gcl": Method("GCL", "unet", "gcl"),
+    "pcl": Method("PCL", "unet", "pcl"),
     "kaf_pretrained": Method("KAF pretrained", "kaf_unet", "kaf"),
 }
 
@@ -92,7 +97,7 @@ def finetune(experiment: Experiment, store: Store, patients: Collection[str], ru
                          f"{'no' if pretrained is None else 'a'} pretraining run was given")
     volumes = labelled_volumes(store, patients)
     dataset = SliceDataset(store, volumes, experiment.data.size, experiment.data.points)
-    identity = {"experiment": {**asdict(experiment), "pretrain": None}, "method": method, "patients": sorted(patients),
+    identity = {"experiment": {**plain(experiment), "pretrain": None}, "method": method, "patients": sorted(patients),
                 "pretrained": pretrained and pretrained.folder.name, "store": fingerprint(store, volumes)}
     name = f"finetune-{method}-{experiment.data.dataset}-{experiment.scale}-m{len(patients)}-{digest(identity)}"
     run = Run(Path(runs) / name, identity)

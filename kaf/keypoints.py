@@ -19,7 +19,7 @@ class Keypoints(NamedTuple):
     ``xy``          ``(..., K, 2)`` float32, pixels ``(x, y)``, pixel centres at integers.
     ``scale``       ``(..., K)`` float32, diameter of the described neighbourhood in pixels.
     ``score``       ``(..., K)`` float32, strength of the detector's response, larger is stronger.
-    ``descriptor``  ``(..., K, D)`` uint8, ``D = 128`` for SIFT, ``D = 0`` where there is none.
+    ``descriptor``  ``(..., K, D)`` uint8, ``D = 128`` for SIFT, 256 for ORB and SuperPoint, 0 where there is none.
     ``valid``       ``(..., K)`` bool, False for padding. Padded entries are zero in every field.
     """
 
@@ -87,6 +87,28 @@ def detect_sift(image: np.ndarray, contrast: float = 0.04, edge: float = 10.0) -
     )
 
 
+def detect_orb(image: np.ndarray, count: int = 1000, threshold: int = 5) -> Keypoints:
+    """ORB keypoints of an 8-bit image ``(H, W)``, strongest first (Rublee et al. 2011).
+
+    Corners on a pyramid, at most ``count``; ``threshold`` is that of the corner test in grey values, lower than
+    OpenCV's 20, which leaves dim slices empty. The descriptor is 256 bits, one a byte: distances between them are
+    Hamming's.
+    """
+    _check_image(image)
+    orb = cv2.ORB_create(nfeatures=count, fastThreshold=threshold, edgeThreshold=16, patchSize=31)
+    points, descriptor = orb.detectAndCompute(image, None)
+    if not points:
+        return from_arrays(np.zeros((0, 2)), descriptor=np.zeros((0, 256), np.uint8))
+    score = np.array([p.response for p in points], np.float32)
+    order = np.argsort(-score, kind="stable")
+    return from_arrays(
+        np.array([p.pt for p in points], np.float32)[order],
+        np.array([p.size for p in points], np.float32)[order],
+        score[order],
+        np.unpackbits(descriptor, axis=1)[order],
+    )
+
+
 def detect_grid(image: np.ndarray, step: float = 12.0) -> Keypoints:
     """A regular grid every ``step`` pixels, centred: a control that ignores the image content."""
     _check_image(image)
@@ -105,11 +127,13 @@ def detect_random(image: np.ndarray, count: int = 300, seed: int = 0) -> Keypoin
     return from_arrays(rng.uniform(0, 1, (count, 2)) * (image.shape[1] - 1, image.shape[0] - 1))
 
 
-DETECTORS: dict[str, Detector] = {"sift": detect_sift, "grid": detect_grid, "random": detect_random}
+DETECTORS: dict[str, Detector] = {
+    "sift": detect_sift, "orb": detect_orb, "grid": detect_grid, "random": detect_random,
+}
 
 
 def get_detector(detector: str | Detector) -> Detector:
-    """A detector by name (``sift``, ``grid``, ``random``), or the callable itself.
+    """A detector by name (``sift``, ``orb``, ``grid``, ``random``), or the callable itself.
 
     Raises ``ValueError`` for an unknown name.
     """

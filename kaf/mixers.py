@@ -1,4 +1,4 @@
-"""What may mix keypoints: modules that map tokens ``(B, K, d)`` to tokens ``(B, K, d)`` (chapter 2).
+"""What may mix keypoints: modules that map tokens ``(B, K, d)`` to tokens ``(B, K, d)`` (chapters 2 and 9).
 
 Every mixer takes ``valid (B, K)``: padded tokens are never attended to and never counted in a
 normalisation, so the result for one image depends on neither its padding nor its batch mates.
@@ -174,18 +174,53 @@ def linear_of_both(linear: nn.Linear, a: Tensor, b: Tensor) -> Tensor:
     return F.linear(a, for_a, linear.bias) + F.linear(b, for_b)
 
 
-BLOCKS = {"transformer": TransformerBlock, "paper": PaperBlock}
+class GraphBlock(nn.Module):
+    """A graph block: ``x + W [n ; max_j (n_j - n)]`` with ``n = LN x``, then ``x + MLP(LN x)``.
+
+    The maximum runs over the :data:`NEIGHBOURS` tokens nearest to a token in feature space, itself among them:
+    max-relative convolution (Li et al. 2019) in the block of Vision GNN (Han et al. 2022).
+    """
+
+    def __init__(self, dim: int, heads: int = 4, expansion: int = 2):
+        super().__init__()  # without heads, which the attention blocks have
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.merge = nn.Linear(2 * dim, dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, expansion * dim), nn.GELU(), nn.Linear(expansion * dim, dim))
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        normed = self.norm1(x)
+        x = x + linear_of_both(self.merge, normed, max_relative(normed, valid))
+        return x + self.mlp(self.norm2(x))
+
+
+NEIGHBOURS = 9  # as in Vision GNN
+
+
+def max_relative(tokens: Tensor, valid: Tensor, neighbours: int = NEIGHBOURS) -> Tensor:
+    """The largest difference of each token ``(B, K, d)`` to its nearest ones, by channel: ``(B, K, d)``.
+
+    A token counts among its own neighbours, so that nothing comes out below 0; padding is nobody's neighbour.
+    """
+    with torch.no_grad():
+        apart = torch.cdist(tokens.float(), tokens.float()).masked_fill(~valid[:, None], torch.inf)
+        apart.diagonal(dim1=1, dim2=2).zero_()  # rounding may leave a token far from itself
+        distance, index = apart.topk(min(neighbours, tokens.shape[1]), largest=False)  # (B, K, k)
+    near = tokens[torch.arange(len(tokens), device=tokens.device)[:, None, None], index]  # (B, K, k, d)
+    return (near - tokens.unsqueeze(2)).masked_fill(distance.isinf().unsqueeze(-1), 0.0).amax(2)
+
+
+BLOCKS = {"transformer": TransformerBlock, "paper": PaperBlock, "graph": GraphBlock}
 
 
 def make_block(name: str, dim: int, heads: int) -> nn.Module:
-    """One block by name, ``transformer`` or ``paper``. Raises ``ValueError`` for another name."""
+    """One block by name, ``transformer``, ``paper`` or ``graph``. Raises ``ValueError`` for another name."""
     if name not in BLOCKS:
         raise ValueError(f"unknown mixer {name!r}; choose one of {sorted(BLOCKS)} or 'none'")
     return BLOCKS[name](dim, heads)
 
 
 class Mixer(nn.Module):
-    """A stack of ``depth`` blocks of self-attention among the keypoints; ``none`` mixes nothing.
+    """A stack of ``depth`` blocks that mix the keypoints of an image; ``none`` mixes nothing.
 
     ``(B, K, d), valid (B, K) -> (B, K, d)``; padded tokens come out as zeros.
     """
@@ -202,9 +237,9 @@ class Mixer(nn.Module):
         return tokens * valid.unsqueeze(-1)
 
     def attention_maps(self, tokens: Tensor, valid: Tensor) -> list[Tensor]:
-        """The attention weights ``(B, heads, K, K)`` of every block, for looking and for monitors."""
+        """The attention weights ``(B, heads, K, K)`` of every block, for looking and for monitors; a graph has none."""
         maps = []
-        for block in self.blocks:
+        for block in self.blocks if self.name != "graph" else ():
             normed = block.normed(tokens)
             maps.append(block.attention.weights(normed, normed, valid))
             tokens = block(tokens, valid)

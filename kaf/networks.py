@@ -1,4 +1,4 @@
-"""The networks by name: UNet, the UNet of matched width, the KAF-UNet (chapters 2, 5 and 6).
+"""The networks by name: UNet, the UNet of matched width, the KAF-UNet, SwinUNETR (chapters 2, 5, 6 and 9).
 
 All take ``forward(image (B, 1, H, W), keypoints) -> logits (B, classes, H, W)``, so that loops need not
 know which one they train; a network without keypoints ignores them. H and W are multiples of 16.
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kaf.baselines import SwinUNet
 from kaf.fusion import KAFLayer
 from kaf.keypoints import Keypoints
 
@@ -40,7 +41,7 @@ class KAFConfig:
     depth: int = 6  # attention blocks a layer; 6 is as good as the paper's 16 (its table on depth)
     heads: int = 4
     hidden: int = 64  # channels between the two diffusion convolutions
-    mixer: str = "transformer"  # "transformer", "paper" or "none"
+    mixer: str = "transformer"  # or "paper", "graph", "none"
     gather: str = "bilinear"  # or "nearest", the released program's integer cells
     scatter: str = "mean"  # or "sum", or "overwrite", the released program's last write
     fusion: str = "concat"  # or "project": back to C channels
@@ -185,7 +186,7 @@ def check_size(image: Tensor) -> None:
                          f"got {tuple(image.shape)}; crop or pad them first")
 
 
-NETWORKS = ("unet", "wide_unet", "kaf_unet")
+NETWORKS = ("unet", "wide_unet", "kaf_unet", "swin_unetr")
 
 
 def build_network(name: str, classes: int, width: int, kaf: KAFConfig = PRESETS["default"]) -> nn.Module:
@@ -194,6 +195,7 @@ def build_network(name: str, classes: int, width: int, kaf: KAFConfig = PRESETS[
     ``unet``       f = ``width``.
     ``wide_unet``  f = 2 ``width``: the widths that concatenation gives the KAF-UNet, without its layers.
     ``kaf_unet``   f = ``width`` with the layers of ``kaf``.
+    ``swin_unetr`` :class:`kaf.baselines.SwinUNet`, as large as ``width`` says; it has no encoder to pretrain.
 
     Raises ``ValueError`` for an unknown name.
     """
@@ -203,6 +205,8 @@ def build_network(name: str, classes: int, width: int, kaf: KAFConfig = PRESETS[
         return UNet(classes, 2 * width)
     if name == "kaf_unet":
         return KAFUNet(classes, width, kaf)
+    if name == "swin_unetr":
+        return SwinUNet(classes, width)
     raise ValueError(f"unknown network {name!r}; choose one of {NETWORKS}")
 
 

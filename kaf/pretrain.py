@@ -1,8 +1,7 @@
 """Pretraining without labels: anatomically similar slices and matched keypoints are pulled together (chapter 5)."""
 
 import warnings
-from collections.abc import Collection, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -10,21 +9,33 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from kaf.config import Experiment, PretrainConfig, digest
-from kaf.contrast import positional_contrast
+from kaf.config import Experiment, PretrainConfig, digest, plain
+from kaf.contrast import gcl, positional_contrast
 from kaf.correspondence import local_loss, match_keypoints
 from kaf.data.augment import augment
-from kaf.data.pairs import EpochSampler, PairDataset, PairSample, Window, collate
+from kaf.data.pairs import EpochSampler, PairDataset, PairSample, Window, collate, flatten_pairs
 from kaf.data.store import Store
 from kaf.heads import BottleneckHead, KeypointHead, MatchHead
 from kaf.keypoints import Keypoints
-from kaf.loop import fit, make_fabric, step_generator
+from kaf.loop import Loss, fit, make_fabric, step_generator
 from kaf.monitors import COLLAPSED, attention_entropy, background_share, feature_spread
 from kaf.networks import Encoder, UNet, build_network
 from kaf.processes import gather, rank, share, total, world
+from kaf.rotation import RotationLoss, RotationModel
 from kaf.runs import Run
 
 MONITOR_EVERY = 10  # steps
+VIEWS_OF_ONE_SLICE = {"pretrain__weights": (1.0, 0.0, 0.0), "pretrain__neighbour": (0.0, 0)}
+
+#: Kinds of pretraining by name, and what each changes in an experiment. All but ``kaf`` are those of a UNet, with
+#: two views of one slice: rotation prediction (Gidaris et al. 2018) and the three masks of :mod:`kaf.contrast`.
+KINDS = {
+    "kaf": {},
+    "rotation": {"pretrain__task": "rotation", "pretrain__neighbour": (0.0, 0)},
+    "simclr": {**VIEWS_OF_ONE_SLICE, "pretrain__threshold": 0.0},
+    "gcl": {**VIEWS_OF_ONE_SLICE, "pretrain__parts": 4},
+    "pcl": VIEWS_OF_ONE_SLICE,
+}
 
 
 class Pretrainer(nn.Module):
@@ -67,13 +78,6 @@ class Pretrainer(nn.Module):
         return self.match(fused[a], fused[b], keypoints.select(a), keypoints.select(b), size)
 
 
-def flatten_pairs(batch: PairSample) -> tuple[Tensor, Keypoints]:
-    """A batch of B pairs as 2B z-scored slices ``(2B, 1, H, W)`` with their keypoints, pair by pair."""
-    shape = (*batch.mean.shape, 1, 1)
-    image = (batch.image.float() - batch.mean.view(shape)) / batch.std.view(shape)
-    return image.flatten(0, 1).unsqueeze(1), Keypoints(*(field.flatten(0, 1) for field in batch.keypoints))
-
-
 def pair_losses(model: Pretrainer, image: Tensor, keypoints: Keypoints, batch: PairSample,
                 config: PretrainConfig) -> tuple[dict[str, Tensor], Tensor]:
     """The losses of augmented slices by name, those with weight 0 left out; and the bottleneck features.
@@ -84,6 +88,8 @@ def pair_losses(model: Pretrainer, image: Tensor, keypoints: Keypoints, batch: P
     centre, position = gather(centre), gather(batch.position)
     contrast = partial(positional_contrast, position=position, threshold=config.threshold,
                        temperature=config.temperature)
+    if config.parts:
+        contrast = partial(gcl, position=position, parts=config.parts, temperature=config.temperature)
     losses = {}
     if config.weights[0]:
         losses["pcl"] = contrast(centre.unflatten(0, (-1, 2)))
@@ -149,15 +155,17 @@ def pretrain(experiment: Experiment, store: Store, patients: Collection[str], ru
     out the same up to rounding. Raises ``ValueError`` where the batch cannot be shared evenly.
     """
     fabric, config = make_fabric(device, devices, num_nodes), experiment.pretrain
-    volumes = [v for v in store.select(patients=patients) if store.volumes[v].shape[0] > 1]
+    volumes = [v for v in store.select(patients=patients, frames=config.frames or None)
+               if store.volumes[v].shape[0] > 1]
     dataset = PairDataset(store, volumes, experiment.data.size, experiment.data.points, Window(*config.neighbour),
                           partial(match_keypoints, window=config.match_px, rule=config.match_rule), experiment.seed)
-    identity = {"experiment": {**asdict(experiment), "finetune": None}, "network": network,
+    identity = {"experiment": {**plain(experiment), "finetune": None}, "network": network,
                 "patients": sorted(patients), "store": fingerprint(store, volumes)}
     name = f"pretrain-{network}-{experiment.data.dataset}-{experiment.scale}-{digest(identity)}"
     run = Run(Path(runs) / name, identity)
     torch.manual_seed(experiment.seed)
-    model = Pretrainer(build_network(network, 2, experiment.width, experiment.kaf).encoder, config)
+    make_model, make_loss = get_task(config.task)
+    model = make_model(make_encoder(network, experiment), config)
     steps = config.optim.total(len(dataset))
 
     def batches(start: int) -> Iterator[PairSample]:
@@ -165,9 +173,25 @@ def pretrain(experiment: Experiment, store: Store, patients: Collection[str], ru
                                part=share(config.optim.batch))
         return iter(DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers))
 
-    fit(run, fabric, model, config.optim, steps, batches, PretrainLoss(config, experiment.seed),
+    fit(run, fabric, model, config.optim, steps, batches, make_loss(config, experiment.seed),
         MONITOR_EVERY, f"pretrain {network}")
     return run
+
+
+def make_encoder(network: str, experiment: Experiment) -> Encoder:
+    """The untrained encoder of a network. Raises ``ValueError`` for one that has none."""
+    whole = build_network(network, 2, experiment.width, experiment.kaf)
+    if not isinstance(whole, UNet):
+        raise ValueError(f"network {network!r} has no encoder to pretrain; choose a kind of UNet")
+    return whole.encoder
+
+
+def get_task(name: str) -> tuple[Callable[..., nn.Module], Callable[..., Loss]]:
+    """The model and the loss of a pretext task, both made of a configuration. Raises ``ValueError``."""
+    tasks = {"contrast": (Pretrainer, PretrainLoss), "rotation": (RotationModel, RotationLoss)}
+    if name not in tasks:
+        raise ValueError(f"unknown pretraining task {name!r}; choose one of {', '.join(tasks)}")
+    return tasks[name]
 
 
 def fingerprint(store: Store, volumes: list[int]) -> str:

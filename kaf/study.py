@@ -17,7 +17,7 @@ from kaf.data.store import Store, StoreSettings
 from kaf.evaluate import COLUMNS
 from kaf.finetune import evaluate, finetune, get_method, load_network
 from kaf.loop import make_fabric
-from kaf.pretrain import pretrain
+from kaf.pretrain import KINDS, pretrain
 from kaf.runs import Run
 
 PHANTOM_PATIENTS = {"smoke": 20, "laptop": 80, "full": 80}
@@ -37,9 +37,13 @@ class Study:
     devices: int = 1  # on each machine, where several train together
     num_nodes: int = 1
 
-    def pretrain(self, network: str = "kaf_unet") -> Run:
-        """Pretrain ``network`` on the training patients, without labels and without the test fold."""
-        return pretrain(self.experiment, self.store, self.split.train, self.runs, network, self.device,
+    def pretrain(self, network: str = "kaf_unet", kind: str = "kaf") -> Run:
+        """Pretrain ``network`` on the training patients, without labels and without the test fold.
+
+        ``kind`` is a name in :data:`kaf.pretrain.KINDS`.
+        """
+        experiment = self.experiment.changed(**KINDS[kind])
+        return pretrain(experiment, self.store, self.split.train, self.runs, network, self.device,
                         devices=self.devices, num_nodes=self.num_nodes)
 
     def labelled(self, m: int, draw: int = 0) -> tuple[str, ...]:
@@ -52,7 +56,7 @@ class Study:
         The rows are kept in the run folder as ``scores.csv``. Columns: :data:`kaf.evaluate.COLUMNS` and ``group``.
         """
         chosen = get_method(method)
-        source = None if chosen.pretraining == "none" else self.pretrain(chosen.network)
+        source = None if chosen.pretraining == "none" else self.pretrain(chosen.network, chosen.pretraining)
         run = finetune(self.experiment, self.store, self.labelled(m, draw), self.runs, method, source, self.device,
                        devices=self.devices, num_nodes=self.num_nodes)
         file = run.folder / "scores.csv"

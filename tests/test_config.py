@@ -1,12 +1,11 @@
 import json
 import math
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 import kaf
-from kaf.config import DATASETS, RECIPES, SCALES, describe, digest, refuse_unknown, resolve, workspace
+from kaf.config import DATASETS, RECIPES, SCALES, describe, digest, plain, refuse_unknown, resolve, restore, workspace
 from kaf.data.augment import PRESETS
 from kaf.networks import build_network, parameter_count
 
@@ -18,7 +17,7 @@ def test_every_combination_is_complete(scale, dataset, recipe):
     e = resolve(scale, dataset, recipe, seed=3)
     assert (e.scale, e.data.dataset, e.recipe, e.seed) == (scale, dataset, recipe, 3)
     assert e.data.size % 16 == 0 and e.kaf.dim % e.kaf.heads == 0
-    assert json.loads(describe(e)) == json.loads(json.dumps(asdict(e)))
+    assert restore(json.loads(describe(e))) == e
 
 
 @pytest.mark.parametrize("names, message", [
@@ -86,6 +85,15 @@ def test_the_digest_tells_configurations_apart_and_is_the_same_for_equal_ones():
     others = [e, e.changed(seed=1), e.changed(pretrain__augment__blur_p=0.21), e.changed(kaf__levels=(0, 1))]
     assert len({digest(x) for x in others}) == 4
     assert digest(e, [1, "a"]) == digest(resolve("smoke"), (1, "a")) and len(digest(e)) == 8
+
+
+def test_a_later_field_tells_runs_apart_only_where_it_is_used():
+    e = resolve("smoke")
+    assert digest(e) == "79be2a14", "the fingerprint of the runs that were made before there was such a field"
+    assert "parts" not in plain(e)["pretrain"]
+    used = e.changed(pretrain__parts=4, pretrain__frames=("ED",))
+    assert plain(used)["pretrain"] | {"frames": ("ED",), "parts": 4} == plain(used)["pretrain"]
+    assert digest(used) != digest(e) and restore(json.loads(describe(used))) == used
 
 
 def test_refuse_unknown_names_the_typo_and_what_was_meant():

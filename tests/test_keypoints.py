@@ -3,10 +3,12 @@ import numpy as np
 import pytest
 import torch
 
+from kaf.correspondence import match_keypoints
 from kaf.keypoints import (
     collate,
     deduplicate,
     detect_grid,
+    detect_orb,
     detect_random,
     detect_sift,
     from_arrays,
@@ -44,6 +46,17 @@ def test_sift_sorts_by_score_and_agrees_with_opencv():
 def test_a_flat_image_has_no_keypoints():
     points = prepare(detect_sift(np.full((40, 40), 7, np.uint8)), 5)
     assert points.xy.shape == (5, 2) and points.descriptor.shape == (5, 128) and not points.valid.any()
+
+
+def test_orb_describes_a_place_by_bits():
+    image = textured()
+    points, moved = detect_orb(image), detect_orb(np.roll(image, 6, axis=1))
+    assert 50 < len(points.score) <= 1000 and (points.score[:-1] >= points.score[1:]).all()
+    assert points.descriptor.shape[1] == 256 and set(points.descriptor.unique().tolist()) == {0, 1}
+    match = match_keypoints(points, moved, window=200.0)
+    shift = (moved.xy[match[match >= 0]] - points.xy[match >= 0])
+    assert ((shift - torch.tensor([6.0, 0.0])).abs().max(1).values < 0.5).float().mean() > 0.6
+    assert prepare(detect_orb(np.full((40, 40), 7, np.uint8)), 5).descriptor.shape == (5, 256)
 
 
 def test_deduplicate_keeps_the_strongest_of_a_pixel():

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from kaf.mixers import Attention, MaskedBatchNorm, Mixer
+from kaf.mixers import Attention, GraphBlock, MaskedBatchNorm, Mixer, max_relative
 
 
 @pytest.mark.parametrize("train", [True, False])
@@ -82,3 +82,34 @@ def test_padding_stays_small_where_no_token_is_valid():
     assert mixed.abs().max() == 0
     mixed.sum().backward()
     assert tokens.grad.isfinite().all() and all(p.grad is None or p.grad.isfinite().all() for p in mixer.parameters())
+
+
+def test_max_relative_is_the_largest_difference_to_the_nearest_valid_tokens():
+    torch.manual_seed(0)
+    tokens, valid = torch.randn(2, 7, 4), torch.tensor([[True] * 7, [True, True, False, True, True, False, False]])
+    found = max_relative(tokens, valid, neighbours=3)
+    for b in range(2):
+        others = torch.where(valid[b])[0].tolist()
+        for i in others:
+            nearest = sorted(others, key=lambda j: (tokens[b, j] - tokens[b, i]).norm().item())[:3]
+            expected = torch.stack([tokens[b, j] - tokens[b, i] for j in nearest]).amax(0)
+            torch.testing.assert_close(found[b, i], expected)
+
+
+@pytest.mark.parametrize("count", [1, 4, 12])
+def test_a_graph_does_not_see_padding(count):
+    torch.manual_seed(0)
+    mixer = Mixer("graph", 8, depth=2)
+    tokens = torch.randn(1, 15, 8)
+    valid = torch.arange(15)[None] < count
+    padded = mixer(torch.where(valid[..., None], tokens, 1e3), valid)
+    torch.testing.assert_close(padded[:, :count], mixer(tokens[:, :count], valid[:, :count]))
+    assert padded[:, count:].abs().max() == 0
+    assert mixer.attention_maps(tokens, valid) == []
+
+
+def test_a_graph_block_learns_from_its_neighbours():
+    torch.manual_seed(0)
+    block, tokens = GraphBlock(4), torch.randn(1, 3, 4, requires_grad=True)
+    block(tokens, torch.ones(1, 3, dtype=torch.bool))[0, 0].sum().backward()
+    assert tokens.grad[0, 1:].abs().sum() > 0 and all(p.grad is not None for p in block.parameters())

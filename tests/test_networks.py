@@ -21,7 +21,8 @@ def test_network_reproduces_the_reference():
 @pytest.mark.parametrize("classes, width, unet, kaf, widened",
                          [(8, 32, 7.8, 71.7, 27.9), (4, 48, 17.5, 106.8, 62.8)])
 def test_parameter_counts_agree_with_the_published_ones(classes, width, unet, kaf, widened):
-    networks = {name: build_network(name, classes, width, PRESETS["paper"]) for name in NETWORKS}
+    networks = {name: build_network(name, classes, width, PRESETS["paper"])
+                for name in ("unet", "wide_unet", "kaf_unet")}
     millions = {name: parameter_count(network) / 1e6 for name, network in networks.items()}
     assert round(millions["unet"], 1) == unet
     # The released layers also carry a projection (256 x 256 + 256) and a dustbin score that are never used.
@@ -40,7 +41,7 @@ def test_every_network_maps_images_to_logits(name, levels):
     logits = network(torch.randn(2, 1, 32, 48), random_keypoints(2, 6, 32))
     assert logits.shape == (2, 4, 32, 48)
     logits.square().mean().backward()
-    assert all(p.grad is not None for p in network.decoder.parameters())
+    assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
 
 
 def test_wide_unet_has_the_widths_of_the_kaf_unet():

@@ -9,11 +9,22 @@ from lightning_fabric import Fabric
 
 from kaf import loop
 from kaf import pretrain as module
+from kaf.contrast import gcl, positional_contrast, simclr
 from kaf.correspondence import match_keypoints
 from kaf.data.pairs import PairDataset, Window, collate
 from kaf.data.store import Store
 from kaf.networks import PRESETS, build_network
-from kaf.pretrain import Pretrainer, PretrainLoss, encoder_entropy, fingerprint, flatten_pairs, load_encoder, pretrain
+from kaf.pretrain import (
+    KINDS,
+    Pretrainer,
+    PretrainLoss,
+    encoder_entropy,
+    fingerprint,
+    flatten_pairs,
+    load_encoder,
+    pair_losses,
+    pretrain,
+)
 from kaf.runs import Run
 from tests.tiny import LAYERS, interrupting, must_not_train, same_weights, tiny_experiment
 
@@ -111,6 +122,40 @@ def test_a_unet_has_only_the_bottleneck_loss(store, tmp_path):
     run = pretrain(e, store, TRAIN, tmp_path, network="unet", device="cpu")
     assert "pcl" in run.history() and not {"global", "local"} & set(run.history())
     assert run.history()["entropy"].isna().all()
+
+
+@pytest.mark.parametrize("kind, expected", [
+    ("simclr", lambda f, z: simclr(f)), ("gcl", lambda f, z: gcl(f, z)),
+    ("pcl", lambda f, z: positional_contrast(f, z, 0.35)),
+])
+def test_every_kind_of_contrast_is_its_loss_on_two_views_of_one_slice(store, kind, expected):
+    config = tiny_experiment().changed(**KINDS[kind]).pretrain
+    dataset = PairDataset(store, store.select(patients=TRAIN), 32, 12, Window(*config.neighbour),
+                          partial(match_keypoints, window=30.0))
+    batch = collate([dataset[i] for i in range(8)])
+    assert torch.equal(batch.image[:, 0], batch.image[:, 1]) and batch.position[:, 0].unique().numel() > 2
+    model = Pretrainer(build_network("unet", 2, 2).encoder, config)
+    losses, centre = pair_losses(model, *flatten_pairs(batch), batch, config)
+    assert list(losses) == ["pcl"]
+    torch.testing.assert_close(losses["pcl"], expected(centre.unflatten(0, (-1, 2)), batch.position))
+
+
+def test_pretraining_may_read_some_frames_only(store, tmp_path, monkeypatch):
+    read, sample = set(), Store.sample
+    monkeypatch.setattr(Store, "sample", lambda self, v, *rest: (read.add(self.volumes[v].frame),
+                                                                 sample(self, v, *rest))[1])
+    run_it(store, tmp_path, pretrain__optim__steps=8, pretrain__optim__batch=4)
+    assert read > {"ED", "ES"}, "the cine frames take part"
+    read.clear()
+    run_it(store, tmp_path, pretrain__optim__steps=8, pretrain__optim__batch=4, pretrain__frames=("ED", "ES"))
+    assert read == {"ED", "ES"}
+
+
+def test_what_cannot_be_pretrained_is_refused(store, tmp_path):
+    with pytest.raises(ValueError, match="'swin_unetr' has no encoder to pretrain"):
+        pretrain(tiny_experiment(), store, TRAIN, tmp_path, "swin_unetr", "cpu")
+    with pytest.raises(ValueError, match="unknown pretraining task 'jigsaw'; choose one of contrast, rotation"):
+        run_it(store, tmp_path, pretrain__task="jigsaw")
 
 
 def test_pairs_are_laid_out_one_after_the_other(store):

@@ -20,7 +20,7 @@ import kaf
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-INSTALLED = [Requirement(r) for r in PROJECT["dependencies"] + EXTRAS["book"] + EXTRAS["test"]]
+INSTALLED = [Requirement(r) for r in [*PROJECT["dependencies"], *(r for extra in EXTRAS.values() for r in extra)]]
 LOCK = [line for line in (ROOT / "requirements.lock").read_text().split("\n") if line and line[0] != "#"]
 PINS = {canonicalize_name(name): version for name, version in (line.split("==") for line in LOCK)}
 OWNERS = packages_distributions()  # import name -> distributions
@@ -67,15 +67,10 @@ def test_malware_releases_stay_out():
     assert not any(version in fabric.specifier for version in ("2.6.2", "2.6.3"))
 
 
-def test_sweep_is_not_installed_by_default():
-    names = {canonicalize_name(Requirement(r).name) for r in EXTRAS["sweep"]}
-    assert "snakemake" in names and not names & set(PINS)
-
-
 def test_environment_for_conda_takes_the_same_list():
     listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     pip = next(entry["pip"] for entry in listed if isinstance(entry, dict))
-    assert pip == ["-r requirements.lock", "-e .[book,test]"], "one list of versions, not two"
+    assert pip == ["-r requirements.lock", "-e .[book,test,sweep,superpoint]"], "one list of versions, not two"
     conda = [Requirement(entry) for entry in listed if isinstance(entry, str)]
     assert {r.name for r in conda} == {"python", "pip", "make"}
     assert next(r.specifier for r in conda if r.name == "python") == SpecifierSet(PROJECT["requires-python"])

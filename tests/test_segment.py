@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from kaf.config import resolve, restore
+from kaf.config import plain, resolve, restore
 from kaf.data.cases import find_cases
 from kaf.finetune import finetune, load_network, predict
 from kaf.pretrain import pretrain
@@ -126,9 +126,7 @@ def test_runs_without_data_json_used_the_usual_settings(store, runs, segmenter):
 
 
 def test_a_configuration_is_restored():
-    from dataclasses import asdict
-
     e = resolve("full", "acdc", "paper")
-    assert restore(json.loads(json.dumps(asdict(e)))) == e
+    assert restore(json.loads(json.dumps(plain(e)))) == e
     with pytest.raises(ValueError, match="DataConfig has no field 'colour'"):
         restore({"data": {"colour": 1}})

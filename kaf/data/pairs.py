@@ -40,11 +40,17 @@ class Window:
     minimum: int = 2
 
     def __post_init__(self) -> None:
-        if not 0 <= self.fraction <= 1 or self.minimum < 1:
-            raise ValueError(f"a window needs a fraction in 0..1 and at least 1 slice as minimum, got {self}")
+        if not 0 <= self.fraction <= 1 or self.minimum < (self.fraction > 0):
+            raise ValueError("a window needs a fraction in 0..1 and at least 1 slice as minimum, or 0 and 0 for the "
+                             f"slice itself, got {self}")
 
     def neighbours(self, slice_index: int, slices: int) -> list[int]:
-        """The slices within the window, other than the slice itself; never empty for two slices or more."""
+        """The slices within the window, other than the slice itself; never empty for two slices or more.
+
+        A window of nothing holds the slice itself: two views of one slice instead of a pair of neighbours.
+        """
+        if self.minimum == 0:
+            return [slice_index]
         reach = max(int(self.fraction * slices + 1e-9), self.minimum)
         first, last = max(0, slice_index - reach), min(slices - 1, slice_index + reach)
         return [s for s in range(first, last + 1) if s != slice_index]
@@ -158,6 +164,13 @@ class EpochSampler(Sampler[list[int]]):
         if self._order[0] != turn:
             self._order = (turn, np.random.default_rng((self.seed, turn)).permutation(self.length))
         return turn * self.length + int(self._order[1][rest])
+
+
+def flatten_pairs(batch: PairSample) -> tuple[Tensor, Keypoints]:
+    """A batch of B pairs as 2B z-scored slices ``(2B, 1, H, W)`` with their keypoints, pair by pair."""
+    shape = (*batch.mean.shape, 1, 1)
+    image = (batch.image.float() - batch.mean.view(shape)) / batch.std.view(shape)
+    return image.flatten(0, 1).unsqueeze(1), Keypoints(*(field.flatten(0, 1) for field in batch.keypoints))
 
 
 def collate(samples: Sequence[SliceSample] | Sequence[PairSample]) -> SliceSample | PairSample:

@@ -64,6 +64,7 @@ def test_window_is_the_larger_of_fraction_and_minimum():
     assert Window(0.05, 1).neighbours(50, 100) == [45, 46, 47, 48, 49, 51, 52, 53, 54, 55]
     assert Window(0.29, 1).neighbours(0, 100)[-1] == 29  # .29 * 100 is 28.999... in floating point
     assert Window(0.05, 1).neighbours(1, 2) == [0]
+    assert Window(0.0, 0).neighbours(3, 9) == [3], "the slice itself"
     with pytest.raises(ValueError, match="minimum"):
         Window(0.1, 0)
 
