@@ -25,7 +25,7 @@ export TQDM_DISABLE := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help env book run pages look chapters figure cost test lint unit notebooks clean distclean
+.PHONY: help env book run lab wheels pages look chapters figure cost test lint unit notebooks clean distclean
 
 help:  ## list these commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -37,6 +37,13 @@ book: run pages  ## run the two chapters on the built-in phantom, then render th
 run: $(EXECUTED)  ## run the two chapters with papermill, into _build/executed
 
 pages: _build/html/index.html  ## render the book into _build/html
+
+lab: $(VENV)/kaf.done  ## open the chapters in JupyterLab
+	cd book && $(BIN)/jupyter lab chapters
+
+wheels: $(VENV)/kaf.done  ## collect what `make env` installs, for machines without a network
+	$(BIN)/pip download --quiet --dest wheels $(TORCH) $(TORCH_ARGS)
+	$(BIN)/pip download --quiet --dest wheels --requirement requirements.lock
 
 look: pages  ## look at the rendered pages in Chromium: links, contrast, formulas, widgets, explorers
 	$(BIN)/python -m pytest -n 2 tests/book/test_pages.py
