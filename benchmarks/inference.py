@@ -22,9 +22,10 @@ import torch
 from benchmarks import record
 from benchmarks.workload import NETWORKS, interleaved
 from kaf.data.cases import Case, get_layout, read_volume, write_labels
+from kaf.data.grid import store_shape
 from kaf.data.pairs import collate
 from kaf.data.phantom import write_phantom
-from kaf.data.prepare import find_keypoints, store_shape, to_8bit
+from kaf.data.prepare import find_keypoints, to_8bit
 from kaf.data.store import StoreSettings
 from kaf.finetune import PREDICT_BATCH, to_native, z_score
 from kaf.networks import PRESETS, build_network

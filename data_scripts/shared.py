@@ -3,12 +3,11 @@
 import argparse
 import shutil
 import zipfile
-from collections import Counter
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from kaf.data.cases import find_cases, read_volume
+from kaf.data.check import check_dataset
 from kaf.data.prepare import prepare
 from kaf.data.store import StoreSettings
 
@@ -55,15 +54,11 @@ def unpack(source: Path) -> Path:
 
 
 def check(dataset: str, root: Path, read: bool) -> None:
-    """Print what the folder holds; with ``read`` open every volume. Stops at the first that is wrong."""
-    cases = find_cases(dataset, root)
-    groups = Counter({case.patient: case.group for case in cases}.values())
-    labelled = sum(case.label is not None for case in cases)
-    print(f"{sum(groups.values())} patients, {len(cases)} volumes, {labelled} labelled, in {root}")
-    if set(groups) != {""}:
-        print("groups:", *(f"{name or 'unknown'} {count}" for name, count in sorted(groups.items())))
-    for case in tqdm(cases, desc="check", unit="volume") if read else ():
-        read_volume(case)
+    """Print what the folder holds and all that is wrong with it; with ``read`` open every volume, else headers."""
+    findings = check_dataset(dataset, root, voxels=read)
+    print(findings)
+    if findings.errors:
+        raise SystemExit(f"error: {len(findings.errors)} in {root}, listed above; mend them and run again")
 
 
 def finish(dataset: str, root: Path, arguments: argparse.Namespace) -> None:

@@ -23,7 +23,8 @@ from torch import nn
 
 from kaf.config import restore
 from kaf.data.cases import Case, get_layout, read_volume, write_labels
-from kaf.data.prepare import detect, statistics, store_shape, to_8bit
+from kaf.data.grid import store_shape
+from kaf.data.prepare import detect, statistics, to_8bit
 from kaf.data.store import SliceSample, StoreSettings, cut
 from kaf.finetune import load_network, predict_slices
 from kaf.keypoints import from_arrays

@@ -91,7 +91,7 @@ def test_bad_names_are_refused(segmenter, image, tmp_path, name, words):
 
 def test_a_cine_file_needs_a_frame(segmenter, acdc_root, tmp_path):
     cine = acdc_root / "patient002" / "patient002_4d.nii.gz"
-    with pytest.raises(ValueError, match="4 axes; expected 3; of a 4-D file one frame must be chosen"):
+    with pytest.raises(ValueError, match="4 axes, expected 3; of a 4-D file one frame must be chosen"):
         segment(segmenter, cine, tmp_path / "a.nii.gz")
     with pytest.raises(ValueError, match="has the frames 0 to .*, not 99"):
         segment(segmenter, cine, tmp_path / "a.nii.gz", frame=99)

@@ -45,6 +45,11 @@ def resampled_shape(shape, spacing_mm: tuple[float, float], target_mm: float) ->
     return tuple(max(1, round(length * mm / target_mm)) for length, mm in zip(shape, spacing_mm, strict=True))
 
 
+def store_shape(shape: tuple[int, int], spacing_mm: tuple[float, float], target_mm: float | None) -> tuple[int, int]:
+    """``(H, W)`` in a store of slices ``shape`` with a spacing (row, col); ``target_mm`` None keeps it."""
+    return tuple(shape) if target_mm is None else resampled_shape(shape, spacing_mm, target_mm)
+
+
 def offset(shape: tuple[int, int], size: int) -> tuple[int, int]:
     """Rows and columns by which a centre crop to ``size`` moves a pixel; negative where it cuts."""
     return (size - shape[0]) // 2, (size - shape[1]) // 2

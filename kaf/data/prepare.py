@@ -3,12 +3,10 @@
 import json
 import multiprocessing
 import os
-import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache
 from itertools import groupby
@@ -18,10 +16,11 @@ import cv2
 import numpy as np
 import torch
 
-from kaf import __version__
-from kaf.data.cases import Case, Volume, find_cases, get_layout, read_volume
-from kaf.data.grid import resample, resample_labels, resampled_shape
-from kaf.data.store import VERSION, Store, StoreSettings, VolumeRecord, file_digest, read_manifest
+from kaf.data.cases import Case, Volume, find_cases, read_volume
+from kaf.data.files import file_digest, seal
+from kaf.data.filling import begin, check_first, exclusive, finished, write_manifest, writing
+from kaf.data.grid import resample, resample_labels, store_shape
+from kaf.data.store import Store, StoreSettings, VolumeRecord
 from kaf.keypoints import Keypoints, deduplicate, get_detector
 from kaf.progress import progress_bar
 
@@ -40,20 +39,22 @@ def prepare(
     waits for the first. ``workers`` processes share the patients; with 1 everything happens in this one.
 
     Raises ``ValueError`` if ``out`` was made with other settings, holds volumes that ``root`` has not,
-    or if a file changed since; it never reuses such a store. See ``read_volume`` for bad files.
+    or if a file changed since; it never reuses such a store. See ``read_volume`` for bad files: what their headers
+    tell is found before anything is written. Raises ``OSError`` where ``out`` cannot be written or is too small.
     """
     settings, root, out = settings or StoreSettings.usual(dataset), Path(root), Path(out)
     if settings.dataset != dataset:
         raise ValueError(f"the settings are for {settings.dataset!r}, not for {dataset!r}")
     cases = find_cases(dataset, root)
-    with _exclusive(out):
-        _begin(out, settings)
-        done = _finished(out, cases, root)
+    check_first(cases, out, settings)
+    with exclusive(out):
+        begin(out, settings)
+        done = finished(out, cases, root)
         missing = [case for case in cases if case.id not in done]
         if missing:
-            _write_manifest(out, settings, [], complete=False)
+            write_manifest(out, settings, [], complete=False)
             done |= _run(missing, root, out, settings, workers, progress)
-        _write_manifest(out, settings, [done[case.id] for case in cases], complete=True)
+        write_manifest(out, settings, [done[case.id] for case in cases], complete=True)
     return Store.open(out, settings)
 
 
@@ -97,6 +98,11 @@ def prepare_patient(cases: list[Case], root: Path, out: Path, settings: StoreSet
 def _write_volume(case: Case, root: Path, out: Path, settings: StoreSettings) -> VolumeRecord:
     volume = read_volume(case)
     arrays, counts = prepare_volume(volume, settings)
+    with writing(case.id, out):
+        return _write_arrays(case, volume, arrays, counts, root, out)
+
+
+def _write_arrays(case: Case, volume: Volume, arrays: dict, counts: tuple, root: Path, out: Path) -> VolumeRecord:
     temporary = Path(tempfile.mkdtemp(prefix=".", dir=out / "volumes"))
     checksums = {}
     for name, array in arrays.items():
@@ -114,7 +120,7 @@ def _write_volume(case: Case, root: Path, out: Path, settings: StoreSettings) ->
         case.image.relative_to(root).as_posix(), counts,
         {name: file.stat().st_size for name, file in sources.items()}, checksums,
     )  # fmt: skip
-    (temporary / "record.json").write_text(json.dumps(asdict(record)))
+    (temporary / "record.json").write_text(json.dumps(seal(asdict(record))))
     temporary.chmod(0o755)  # mkdtemp makes it private
     temporary.rename(out / "volumes" / case.id)
     return record
@@ -131,11 +137,6 @@ def prepare_volume(volume: Volume, settings: StoreSettings) -> tuple[dict[str, n
             arrays["truth.npy"] = volume.label
     arrays["keypoints.npy"], counts = find_keypoints(image, settings.detector)
     return arrays, counts
-
-
-def store_shape(shape: tuple[int, int], spacing_mm: tuple[float, float], target_mm: float | None) -> tuple[int, int]:
-    """``(H, W)`` in a store of slices ``shape`` with a spacing (row, col); ``target_mm`` None keeps it."""
-    return tuple(shape) if target_mm is None else resampled_shape(shape, spacing_mm, target_mm)
 
 
 def statistics(image: np.ndarray) -> tuple[float, float]:
@@ -169,61 +170,6 @@ def find_keypoints(image: np.ndarray, detector: str) -> tuple[np.ndarray, tuple[
     for name in table.dtype.names:
         table[name] = torch.cat([getattr(points, name) for points in found]).numpy()
     return table, tuple(len(points.valid) for points in found)
-
-
-@contextmanager
-def _exclusive(out: Path) -> Iterator[None]:
-    """Let one process at a time write to ``out``; a kill releases it. Without effect on Windows."""
-    (out / "volumes").mkdir(parents=True, exist_ok=True)
-    with open(out / ".lock", "w") as lock:
-        if os.name == "posix":
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _begin(out: Path, settings: StoreSettings) -> None:
-    """Begin a store, or check one already begun and clear what a killed run left half-written."""
-    if (out / "manifest.json").exists():
-        read_manifest(out, settings)
-    elif any((out / "volumes").iterdir()):
-        raise ValueError(f"{out} is no store: it holds volumes but no manifest.json; choose another folder")
-    else:
-        _write_manifest(out, settings, [], complete=False)
-    for leftover in (out / "volumes").glob(".*"):
-        shutil.rmtree(leftover)
-
-
-def _finished(out: Path, cases: list[Case], root: Path) -> dict[str, VolumeRecord]:
-    """Records of the volumes already in the store, which must be those of ``cases``."""
-    wanted, done = {case.id: case for case in cases}, {}
-    for file in sorted((out / "volumes").glob("*/record.json")):
-        record = VolumeRecord.from_json(json.loads(file.read_text()))
-        case = wanted.get(record.id)
-        if case is None:
-            raise ValueError(f"the store {out} holds {record.id}, but {root} does not; choose another folder")
-        sizes = {f.relative_to(root).as_posix(): f.stat().st_size for f in (case.image, case.label) if f}
-        labels = (record.patient, record.frame, record.group)
-        if sizes != record.source_bytes or labels != (case.patient, case.frame, case.group):
-            raise ValueError(f"{record.id} in {root} changed since {out} was made; choose another folder")
-        done[record.id] = record
-    return done
-
-
-def _write_manifest(out: Path, settings: StoreSettings, records: list[VolumeRecord], complete: bool) -> None:
-    manifest = {
-        "version": VERSION,
-        "settings": asdict(settings),
-        "digest": settings.digest,
-        "structures": get_layout(settings.dataset).structures,
-        "made_with": {"kaf": __version__, "opencv": cv2.__version__, "torch": torch.__version__},
-        "complete": complete,
-        "volumes": [asdict(record) for record in records],
-    }
-    temporary = out / "manifest.json.partial"
-    temporary.write_text(json.dumps(manifest, indent=1))
-    os.replace(temporary, out / "manifest.json")
 
 
 @lru_cache(maxsize=1)

@@ -7,8 +7,9 @@ Write one with :func:`kaf.data.prepare.prepare`.
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from kaf.data.arrays import open_array
 from kaf.data.cases import get_layout
+from kaf.data.files import file_digest, read_sealed
 from kaf.data.grid import crop, crop_keypoints, uncrop  # noqa: F401  part of this module's interface
 from kaf.keypoints import DETECTORS, Keypoints, pad, top_k
 
@@ -175,12 +177,15 @@ class Store:
             label = torch.from_numpy(crop(self._rows(v, "label", s, s + 1)[0], size)).long()
         return SliceSample(image, label, points, record.mean, record.std, s / record.shape[0], v, s)
 
-    def verify(self) -> None:
-        """Read every array and compare its checksum. Raises ``ValueError`` for the first that differs."""
-        for v in self.volumes:
+    def verify(self, volumes: Iterable[int] | None = None) -> None:
+        """Read every array of some volumes, or of all, and compare its checksum; once in the life of a process.
+
+        Raises ``ValueError`` for the first that differs.
+        """
+        for v in self.volumes if volumes is None else (self.volumes[number] for number in volumes):
             for name in (n for n in v.checksums if n.endswith(".npy")):
                 file = self.path / "volumes" / v.id / name
-                if not file.is_file() or file_digest(file) != v.checksums[name]:
+                if not file.is_file() or _digest_once(file, file.stat().st_mtime_ns) != v.checksums[name]:
                     raise ValueError(f"{file} is damaged; delete its folder and run prepare again")
 
     def _array(self, v: int, name: str) -> np.ndarray:
@@ -208,9 +213,9 @@ def read_manifest(path: Path, settings: StoreSettings | None = None) -> dict:
     file = path / "manifest.json"
     if not file.is_file():
         raise FileNotFoundError(f"{path} is no store, it has no manifest.json; kaf.data.prepare makes one")
-    manifest = json.loads(file.read_text())
-    if manifest["version"] != VERSION:
-        found = manifest["version"]
+    manifest = read_sealed(file, "delete the store and run prepare again")
+    found = manifest.get("version")
+    if found != VERSION:
         raise ValueError(f"the store {path} has format version {found}, not {VERSION}; prepare it anew")
     if settings is not None and manifest["digest"] != settings.digest:
         theirs, ours = asdict(StoreSettings(**manifest["settings"])), asdict(settings)
@@ -219,7 +224,6 @@ def read_manifest(path: Path, settings: StoreSettings | None = None) -> dict:
     return manifest
 
 
-def file_digest(path: Path) -> str:
-    """sha256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+@cache
+def _digest_once(file: Path, _modified: int) -> str:
+    return file_digest(file)

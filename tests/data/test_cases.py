@@ -80,7 +80,7 @@ def test_chd_image_without_label_is_unlabelled_and_hidden_files_are_ignored(tmp_
 def test_a_scan_that_lies_there_twice_is_an_error(tmp_path):
     write_chd_case(tmp_path, 1)
     write_chd_case(tmp_path / "copy", 1)
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(ValueError, match=r"ct_1_image.nii.gz is a second file of ct_1, beside .*copy/ct_1_image"):
         read_chd(tmp_path)
 
 
@@ -147,8 +147,8 @@ def put(value):
         ("", put(np.nan), "NaN or infinite"),
         ("", put(np.inf), "NaN or infinite"),
         ("_gt", put(np.nan), "NaN or infinite"),
-        ("_gt", put(4), r"labels \[4.0\]"),
-        ("_gt", put(1.5), r"labels \[1.5\]"),
+        ("_gt", put(4), r"labels \[4\]"),
+        ("_gt", put(1.5), r"fractions \[1.5\]"),
         ("_gt", lambda a: a[:, :-1], "shape"),
         ("", lambda a: a[..., None], "axes"),
     ],

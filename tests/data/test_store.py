@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from kaf.data.cases import find_cases, read_volume
+from kaf.data.files import seal
 from kaf.data.prepare import prepare
 from kaf.data.store import Store, StoreSettings
 from kaf.keypoints import deduplicate, detect_sift
@@ -118,7 +119,7 @@ def test_other_settings_or_version_are_refused(store, copy):
     with pytest.raises(ValueError, match=r"other settings \(spacing_mm 1.25, not 1.5\)"):
         Store.open(copy, StoreSettings("acdc", 1.5))
     manifest = json.loads((copy / "manifest.json").read_text())
-    (copy / "manifest.json").write_text(json.dumps(manifest | {"version": 0}))
+    (copy / "manifest.json").write_text(json.dumps(seal(manifest | {"version": 0})))
     with pytest.raises(ValueError, match="format version 0"):
         Store.open(copy)
 
@@ -127,7 +128,7 @@ def test_unfinished_and_absent_stores_are_refused(copy, tmp_path):
     with pytest.raises(FileNotFoundError, match="no manifest.json"):
         Store.open(tmp_path)
     manifest = json.loads((copy / "manifest.json").read_text())
-    (copy / "manifest.json").write_text(json.dumps(manifest | {"complete": False}))
+    (copy / "manifest.json").write_text(json.dumps(seal(manifest | {"complete": False})))
     with pytest.raises(ValueError, match="unfinished"):
         Store.open(copy)
 

@@ -1,0 +1,103 @@
+"""The folder of a store while it is filled: what must be known first, the lock, the manifest (chapter 0)."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from math import prod
+from pathlib import Path
+
+import cv2
+import torch
+
+from kaf import __version__
+from kaf.data.cases import Case, check_cases, get_layout
+from kaf.data.files import make_writable, read_sealed, seal
+from kaf.data.grid import store_shape
+from kaf.data.store import VERSION, StoreSettings, VolumeRecord, read_manifest
+
+
+def check_first(cases: list[Case], out: Path, settings: StoreSettings) -> None:
+    """What can be known to be wrong before the first volume is read."""
+    headers = check_cases(case for case in cases if not (out / "volumes" / case.id).exists())
+    need = 0
+    for case in cases:
+        if case.id in headers:
+            i, j, k = headers[case.id].shape[:3]
+            spacing = headers[case.id].spacing_mm
+            stored = k * prod(store_shape((j, i), spacing[1::-1], settings.spacing_mm))
+            need += 2 * stored + (stored + i * j * k if case.label else 0)  # image and keypoints; labels twice
+    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if need > free:
+        raise OSError(f"the store {out} needs about {need / 2**30:.1f} GiB, its disk has {free / 2**30:.1f} GiB free; "
+                      "make room or choose another folder")
+
+
+@contextmanager
+def exclusive(out: Path) -> Iterator[None]:
+    """Let one process at a time write to ``out``; a kill releases it. Without effect on Windows."""
+    make_writable(out / "volumes")
+    with open(out / ".lock", "w") as lock:
+        if os.name == "posix":
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def writing(what: str, out: Path) -> Iterator[None]:
+    """Say what to do where a disk is full; NumPy's error then has not even a number."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"cannot write {what} into {out} ({error.strerror or error}); make room there, or make it "
+                      "writable, and run prepare again: it continues") from error
+
+
+def begin(out: Path, settings: StoreSettings) -> None:
+    """Begin a store, or check one already begun and clear what a killed run left half-written."""
+    if (out / "manifest.json").exists():
+        read_manifest(out, settings)
+    elif any((out / "volumes").iterdir()):
+        raise ValueError(f"{out} is no store: it holds volumes but no manifest.json; choose another folder")
+    else:
+        write_manifest(out, settings, [], complete=False)
+    for leftover in (out / "volumes").glob(".*"):
+        shutil.rmtree(leftover)
+
+
+def finished(out: Path, cases: list[Case], root: Path) -> dict[str, VolumeRecord]:
+    """Records of the volumes already in the store, by id. Raises ``ValueError`` unless they are those of ``cases``."""
+    wanted, done = {case.id: case for case in cases}, {}
+    for file in sorted((out / "volumes").glob("*/record.json")):
+        record = VolumeRecord.from_json(read_sealed(file, "delete its folder and run prepare again"))
+        case = wanted.get(record.id)
+        if case is None:
+            raise ValueError(f"the store {out} holds {record.id}, but {root} does not; choose another folder")
+        sizes = {f.relative_to(root).as_posix(): f.stat().st_size for f in (case.image, case.label) if f}
+        labels = (record.patient, record.frame, record.group)
+        if sizes != record.source_bytes or labels != (case.patient, case.frame, case.group):
+            raise ValueError(f"{record.id} in {root} changed since {out} was made; choose another folder")
+        done[record.id] = record
+    return done
+
+
+def write_manifest(out: Path, settings: StoreSettings, records: list[VolumeRecord], complete: bool) -> None:
+    """Replace the manifest at once."""
+    manifest = {
+        "version": VERSION,
+        "settings": asdict(settings),
+        "digest": settings.digest,
+        "structures": get_layout(settings.dataset).structures,
+        "made_with": {"kaf": __version__, "opencv": cv2.__version__, "torch": torch.__version__},
+        "complete": complete,
+        "volumes": [asdict(record) for record in records],
+    }
+    temporary = out / "manifest.json.partial"
+    with writing("the manifest", out):
+        temporary.write_text(json.dumps(seal(manifest), indent=1))
+        os.replace(temporary, out / "manifest.json")
