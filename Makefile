@@ -10,6 +10,7 @@ PYTHON ?= python3
 TORCH_ARGS ?=
 VENV := .venv
 BIN := $(abspath $(VENV))/bin
+OLDEST := .venv-oldest
 TORCH := $(shell grep '^torch==' requirements.lock)
 
 CHAPTERS := 05_pretrain 06_fewshot
@@ -25,7 +26,7 @@ export TQDM_DISABLE := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help env book run lab wheels pages look chapters figure cost test lint unit notebooks clean distclean
+.PHONY: help env book run lab wheels pages look chapters figure cost test lint unit notebooks oldest clean distclean
 
 help:  ## list these commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -72,18 +73,23 @@ notebooks: $(VENV)/kaf.done  ## run the committed chapters again and compare wha
 	cd book && OMP_NUM_THREADS=1 KAF_HOME=$(abspath _build/checked) $(BIN)/python -m pytest --rootdir .. --nbval --nbval-cell-timeout 150 \
 	  --nbval-sanitize-with ../tests/book/sanitize.cfg $(NOTEBOOKS:book/%=%)
 
+oldest: $(OLDEST)/lock.done  ## run the library's tests with the oldest versions it supports, in .venv-oldest
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR) $(OLDEST)/bin/python -m pytest -n 2 --dist loadscope --ignore tests/book tests
+
 clean:  ## remove what was built; the environment stays
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis
 
-distclean: clean  ## remove the environment too
-	rm -rf $(VENV)
+distclean: clean  ## remove the environments too
+	rm -rf $(VENV) $(OLDEST)
 
 # torch comes first: with it in place no other package asks for a build with several GB of CUDA libraries.
 $(VENV)/lock.done: requirements.lock
+$(OLDEST)/lock.done: requirements.oldest.lock
+$(VENV)/lock.done $(OLDEST)/lock.done:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "kaf needs Python 3.11 or newer; set PYTHON=")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet $(TORCH) $(TORCH_ARGS)
-	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet $$(grep '^torch==' $<) $(TORCH_ARGS)
+	$(@D)/bin/pip install --quiet --requirement $<
 	@touch $@
 
 $(VENV)/kaf.done: $(VENV)/lock.done pyproject.toml

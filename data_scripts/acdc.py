@@ -1,20 +1,27 @@
-"""ACDC: cine MR of 100 training and 50 test patients, fetched by you, checked and prepared here.
+"""ACDC: cine MR of 100 training and 50 test patients, fetched, checked and prepared.
 
-    python data_scripts/acdc.py --source ACDC.zip --store stores/acdc --accept-licence
-    python data_scripts/acdc.py --source ACDC.zip --part testing --store stores/acdc-test --accept-licence
+    python data_scripts/acdc.py --store stores/acdc
+    python data_scripts/acdc.py --part testing --store stores/acdc-test --accept-licence
+    python data_scripts/acdc.py --source ZIP_OR_FOLDER --store stores/acdc --accept-licence
 """
 
 from pathlib import Path
 
-from shared import agree, finish, parser, unpack
+from fetch import Item, fetch
+from shared import add_data, add_source, agree, complete, finish, missing_files, parser
+from unpack import unpack
 
 TERMS = """
 ACDC, Automated Cardiac Diagnosis Challenge (Bernard et al. 2018, doi 10.1109/TMI.2018.2837502)
-  address  https://www.creatis.insa-lyon.fr/Challenge/acdc/databases.html, in a browser
-  size     about 2.3 GB as one zip; the server streams it and states no size or checksum
+  address  https://www.creatis.insa-lyon.fr/Challenge/acdc/databases.html
+  size     about 2.3 GB as one zip, and as much again unpacked; the server packs it while it sends, so it states
+           no size and no checksum, and cannot continue a broken transfer: what is checked is the list of files
   licence  CC BY-NC-SA 4.0: no commercial use, share alike, cite the article in any use
-Download it there, then give the zip, or the folder it was unpacked to, as --source.
+Without --source it is downloaded from there.
 """
+# The folder of both parts in the database of the organisers.
+ITEM = Item("https://humanheart-project.creatis.insa-lyon.fr/database/api/v1/folder/637218e573e9f0047faa00fc/download",
+            "ACDC.zip")  # fmt: skip
 EXPECTED = {"training": range(1, 101), "testing": range(101, 151)}
 
 
@@ -27,23 +34,28 @@ def find_part(folder: Path, part: str) -> Path:
     return folder
 
 
-def report_missing(root: Path, part: str) -> None:
-    """Say which patients of the full set are missing: the zip has no checksum, its list of files tells."""
-    missing = [f"patient{n:03d}" for n in EXPECTED[part] if not (root / f"patient{n:03d}").is_dir()]
-    if missing:
-        total = len(EXPECTED[part])
-        print(f"note: {len(missing)} of the {total} {part} patients are missing, from {missing[0]} on")
+def files_of(root: Path, number: int) -> list[Path]:
+    """The files of one patient in the full set; which frames there are, Info.cfg says."""
+    patient = f"patient{number:03d}"
+    info = root / patient / "Info.cfg"
+    lines = info.read_text(errors="replace").splitlines() if info.is_file() else []
+    pairs = dict(line.split(":", 1) for line in lines if ":" in line)
+    frames = [int(pairs[key]) for key in ("ED", "ES") if pairs.get(key, "").strip().isdigit()]
+    names = [f"{patient}_frame{frame:02d}{end}.nii.gz" for frame in frames for end in ("", "_gt")]
+    return [info, *(root / patient / name for name in (f"{patient}_4d.nii.gz", *names))]
 
 
 def main() -> None:
     options = parser(__doc__, "stores/acdc", 1.25)
-    options.add_argument("--source", type=Path, required=True, help="the downloaded zip, or a folder")
+    add_source(options)
+    add_data(options, "stores/acdc-files")
     options.add_argument("--part", choices=sorted(EXPECTED), default="training")
-    options.add_argument("--accept-licence", action="store_true", help="you have read and accept the terms")
     arguments = options.parse_args()
     agree(TERMS, arguments.accept_licence)
-    root = find_part(unpack(arguments.source), arguments.part)
-    report_missing(root, arguments.part)
+    source = arguments.source or fetch(ITEM, arguments.data)
+    root = find_part(unpack(source), arguments.part)
+    missing = missing_files(file for number in EXPECTED[arguments.part] for file in files_of(root, number))
+    complete(missing, None if arguments.source else arguments.data, f"ACDC {arguments.part}")
     finish("acdc", root, arguments)
 
 

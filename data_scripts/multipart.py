@@ -4,13 +4,14 @@ Python's zipfile does not read these, and the program zip 3.0 damages files that
 it joins them. Format: PKWARE's APPNOTE, sections 4.3.7, 4.3.12 and 4.3.16.
 """
 
-import shutil
 import struct
 import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
-from tqdm.auto import tqdm
+from unpack import Entry, refuse, whole
+
+from kaf.progress import progress_bar
 
 
 class Member(NamedTuple):
@@ -20,6 +21,8 @@ class Member(NamedTuple):
     method: int  # 0 stored, 8 deflated
     crc: int
     size: int  # compressed, bytes
+    unpacked: int  # bytes
+    mode: int  # of Unix
     part: int
     offset: int
 
@@ -32,16 +35,14 @@ def unpack_parts(last: Path, target: Path) -> Path:
     if target.is_dir():
         return target
     parts = [*sorted(last.parent.glob(f"{last.stem}.z[0-9]*")), last]
-    partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    for member in tqdm(list_members(parts), desc="unpack", unit="file"):
-        path = PurePosixPath(member.name)
-        if path.is_absolute() or ".." in path.parts:
-            raise ValueError(f"{last} holds the unsafe path {member.name!r}")
-        if not member.name.endswith("/"):
-            (partial / path).parent.mkdir(parents=True, exist_ok=True)
-            (partial / path).write_bytes(_read_member(parts, member))
-    partial.rename(target)
+    members = list_members(parts)
+    refuse([Entry(member.name, member.unpacked, member.mode) for member in members], last)
+    with whole(target) as partial:
+        for member in progress_bar(members, desc="unpack", unit="file"):
+            path = partial / member.name
+            if not member.name.endswith("/"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(_read_member(parts, member))
     return target
 
 
@@ -61,7 +62,7 @@ def list_members(parts: list[Path]) -> list[Member]:
             raise ValueError(f"the table of contents in {parts[-1]} is damaged; download it again")
         name_end = 46 + head[10]
         name = table[46:name_end].decode()
-        members.append(Member(name, head[4], head[7], head[8], head[13], head[16]))
+        members.append(Member(name, head[4], head[7], head[8], head[9], head[15] >> 16, head[13], head[16]))
         table = table[name_end + head[11] + head[12] :]
     return members
 
@@ -70,7 +71,7 @@ def _read_member(parts: list[Path], member: Member) -> bytes:
     head = struct.unpack("<4s5H3L2H", _read(parts, member.part, member.offset, 30))
     data = _read(parts, member.part, member.offset + 30 + head[9] + head[10], member.size)
     try:
-        data = zlib.decompress(data, -15) if member.method == 8 else data
+        data = zlib.decompressobj(-15).decompress(data, max(1, member.unpacked)) if member.method == 8 else data
     except zlib.error:
         data = b""
     if zlib.crc32(data) != member.crc:

@@ -4,9 +4,7 @@
     python data_scripts/phantom.py --kind ct --data stores/phantom-ct-files --store stores/phantom-ct
 """
 
-from pathlib import Path
-
-from shared import agree, finish, parser
+from shared import add_data, agree, finish, parser
 
 from kaf.data.cases import get_layout
 from kaf.data.phantom import write_phantom
@@ -21,11 +19,10 @@ Phantom: cine MR stacks in the layout of ACDC, or chest CT in the layout of CHD-
 
 def main() -> None:
     options = parser(__doc__, "stores/phantom", None)
-    options.add_argument("--data", type=Path, default=Path("stores/phantom-files"), help="where the files go")
+    add_data(options, "stores/phantom-files")
     options.add_argument("--kind", choices=sorted(DATASETS), default="mr")
     options.add_argument("--patients", type=int, default=20)
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--accept-licence", action="store_true", help="not needed; all data sets take it")
     arguments = options.parse_args()
     agree(TERMS, accepted=True)
     dataset = DATASETS[arguments.kind]

@@ -1,11 +1,9 @@
-"""What the scripts of this folder share: terms of use, unpacking, the check, preparation."""
+"""What the scripts of this folder share: options, terms of use, the check, preparation."""
 
 import argparse
-import shutil
-import zipfile
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-
-from tqdm.auto import tqdm
 
 from kaf.data.check import check_dataset
 from kaf.data.prepare import prepare
@@ -20,37 +18,44 @@ def parser(description: str, store: str, spacing_mm: float | None) -> argparse.A
     usual = "as in the files" if spacing_mm is None else f"{spacing_mm} mm"
     result.add_argument("--spacing", type=float, default=spacing_mm, help=f"mm in plane (default: {usual})")
     result.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
+    result.add_argument("--accept-licence", action="store_true", help="you have read and accept the terms")
     result.add_argument("--check-only", action="store_true", help="read every file, write no store")
     return result
 
 
+def add_data(options: argparse.ArgumentParser, data: str) -> None:
+    """Where the files of the data set go."""
+    options.add_argument("--data", type=Path, default=Path(data), help="where the files go (default: %(default)s)")
+
+
+def add_source(options: argparse.ArgumentParser) -> None:
+    """Files that are there already."""
+    options.add_argument("--source", type=Path, help="a zip or folder that you have; without it: a download")
+
+
 def agree(terms: str, accepted: bool) -> None:
-    """Print the terms of a data set and go on only if they were accepted."""
+    """Print the terms of a data set and go on only if they were accepted, by option or by answer."""
     print(terms.strip() + "\n")
+    if not accepted and sys.stdin.isatty():
+        accepted = input("Do you accept the licence and the terms? Type yes to go on: ").strip().lower() == "yes"
     if not accepted:
-        raise SystemExit("Read the terms above, then run again with --accept-licence.")
+        raise SystemExit("Nothing was done. Read the terms above, then run again with --accept-licence.")
 
 
-def unpack(source: Path) -> Path:
-    """The folder itself, or a zip unpacked beside it, whole or not at all; an unpacked one is kept."""
-    if source.is_dir():
-        return source
-    if not source.is_file():
-        raise SystemExit(f"There is no folder or zip file {source}.")
-    target, partial = source.with_suffix(""), source.with_suffix(".partial")
-    if target == source:
-        raise SystemExit(f"{source} is neither a folder nor named .zip.")
-    if target.is_dir():
-        print(f"{target} is there already: using it.")
-        return target
-    if not zipfile.is_zipfile(source):
-        raise SystemExit(f"{source} is no complete zip file; download it again.")
-    shutil.rmtree(partial, ignore_errors=True)
-    with zipfile.ZipFile(source) as archive:
-        for member in tqdm(archive.infolist(), desc="unpack", unit="file"):
-            archive.extract(member, partial)  # compares the CRC of every file
-    partial.rename(target)
-    return target
+def missing_files(expected: Iterable[Path]) -> list[Path]:
+    """Those of the files that are not there, or are empty."""
+    return [path for path in expected if not path.is_file() or not path.stat().st_size]
+
+
+def complete(missing: Sequence[Path], downloaded: Path | None, name: str) -> None:
+    """Say what is missing of the full data set; after a download of ours that is an error."""
+    if not missing:
+        print(f"All files of {name} are there.")
+    elif downloaded is None:
+        print(f"note: {len(missing)} files of the full {name} are missing, the first is {missing[0]}")
+    else:
+        raise SystemExit(f"error: {len(missing)} files of {name} are missing in the download, the first is "
+                         f"{missing[0]}; delete {downloaded} with what lies in it, and run again")  # fmt: skip
 
 
 def check(dataset: str, root: Path, read: bool) -> None:

@@ -168,7 +168,7 @@ def test_bootstrap_interval_agrees_with_theory_and_scipy():
     low, high = bootstrap_interval(values)
     half = 1.96 * values.std() / np.sqrt(200)
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.03)
-    oracle = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=5000, rng=1)
+    oracle = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=5000, random_state=1)
     assert (low, high) == pytest.approx(tuple(oracle.confidence_interval), abs=0.03)
     assert np.isnan(bootstrap_interval(values[:1])).all()
 

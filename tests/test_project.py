@@ -21,8 +21,17 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 INSTALLED = [Requirement(r) for r in [*PROJECT["dependencies"], *(r for extra in EXTRAS.values() for r in extra)]]
-LOCK = [line for line in (ROOT / "requirements.lock").read_text().split("\n") if line and line[0] != "#"]
-PINS = {canonicalize_name(name): version for name, version in (line.split("==") for line in LOCK)}
+LIBRARY = [Requirement(r) for r in PROJECT["dependencies"] + EXTRAS["data"]]
+
+
+def pins(lock):
+    """The lines of a lock, and the version of each name."""
+    lines = [line for line in (ROOT / lock).read_text().split("\n") if line and line[0] != "#"]
+    return lines, {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+
+
+LOCK, PINS = pins("requirements.lock")
+OLDEST_LOCK, OLDEST = pins("requirements.oldest.lock")
 OWNERS = packages_distributions()  # import name -> distributions
 README = (ROOT / "README.md").read_text()
 
@@ -44,11 +53,27 @@ def test_version_comes_from_the_package():
     assert "version" in PROJECT["dynamic"] and Version(kaf.__version__)
 
 
-def test_lock_pins_exact_public_versions():
-    for line in LOCK:
+@pytest.mark.parametrize(("lines", "versions"), [(LOCK, PINS), (OLDEST_LOCK, OLDEST)], ids=["lock", "oldest"])
+def test_locks_pin_exact_public_versions(lines, versions):
+    for line in lines:
         assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9a-z.]*", line), f"{line!r} names more than a version"
-    assert len(PINS) == len(LOCK), "each name once"
+    assert len(versions) == len(lines), "each name once"
+
+
+def test_the_lock_holds_the_torch_that_the_pages_were_made_with():
     assert PINS["torch"] == "2.13.0"
+
+
+@pytest.mark.parametrize("requirement", LIBRARY, ids=lambda r: r.name)
+def test_the_oldest_lock_holds_the_lower_bounds(requirement):
+    bound = next(s.version for s in requirement.specifier if s.operator == ">=")
+    pinned = OLDEST[canonicalize_name(requirement.name)]
+    assert pinned in requirement.specifier and pinned in SpecifierSet(f"=={bound}.*"), f"{pinned}, the bound is {bound}"
+
+
+def test_the_oldest_lock_differs_in_nothing_else():
+    lower = {canonicalize_name(r.name) for r in LIBRARY}
+    assert {name for name in OLDEST if name not in lower and PINS.get(name) != OLDEST[name]} == {"pytz"}
 
 
 @pytest.mark.parametrize("requirement", INSTALLED, ids=lambda r: r.name)
@@ -70,7 +95,7 @@ def test_malware_releases_stay_out():
 def test_environment_for_conda_takes_the_same_list():
     listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     pip = next(entry["pip"] for entry in listed if isinstance(entry, dict))
-    assert pip == ["-r requirements.lock", "-e .[book,test,sweep,superpoint]"], "one list of versions, not two"
+    assert pip == ["-r requirements.lock", "-e .[book,data,test,sweep,superpoint]"], "one list of versions, not two"
     conda = [Requirement(entry) for entry in listed if isinstance(entry, str)]
     assert {r.name for r in conda} == {"python", "pip", "make"}
     assert next(r.specifier for r in conda if r.name == "python") == SpecifierSet(PROJECT["requires-python"])
@@ -111,7 +136,8 @@ def test_library_imports_what_it_depends_on():
 @pytest.mark.parametrize("folder", ["data_scripts", "book", "benchmarks", "tests"])
 def test_scripts_import_what_is_declared(folder):
     for path in (ROOT / folder).rglob("*.py"):
-        assert not undeclared(path, () if folder == "data_scripts" else ("book", "test"), inside=True), path.name
+        extras = ("data",) if folder == "data_scripts" else ("book", "data", "test")
+        assert not undeclared(path, extras, inside=True), path.name
 
 
 # --- what the README and the build promise

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kaf.data.nifti import Header, read_header, why_no_access
+from kaf.data.hvsmr import read_hvsmr
+from kaf.data.nifti import Header, is_folder, read_header, why_no_access
 from kaf.data.problems import Problem, Report, stop
+from kaf.data.sunnybrook import read_sunnybrook
 from kaf.data.volumes import (  # noqa: F401  part of this module's interface
     Case,
     Volume,
@@ -27,6 +29,7 @@ class Layout:
     structures: dict[int, str]  # label value -> name, without the background
     spacing_mm: float | None  # usual in-plane spacing of a store, None: as in the files
     drop_labels: bool = False  # label values without a name become 0 (True) or an error (False)
+    unused: tuple[str, ...] = ()  # names of further files that the data set comes with
 
 
 def read_acdc(root: str | Path, report: Report = stop) -> list[Case]:
@@ -38,7 +41,7 @@ def read_acdc(root: str | Path, report: Report = stop) -> list[Case]:
     challenge's first test set. Raises ``FileNotFoundError`` or ``ValueError`` for anything missing.
     """
     root = Path(root)
-    if not _is_folder(root, report):
+    if not is_folder(root, report):
         return []
     folders = sorted(p for p in root.iterdir() if p.name.startswith("patient") and (p.is_symlink() or p.is_dir()))
     if not folders:
@@ -108,7 +111,7 @@ def read_chd(root: str | Path, report: Report = stop) -> list[Case]:
     image, ``ValueError`` where a scan lies there twice.
     """
     root, cases = Path(root), {}
-    if not _is_folder(root, report):
+    if not is_folder(root, report):
         return []
     for image in sorted(root.rglob("ct_*_image.nii.gz")):
         name = image.name.removesuffix("_image.nii.gz")
@@ -126,9 +129,12 @@ def read_chd(root: str | Path, report: Report = stop) -> list[Case]:
 
 ACDC_STRUCTURES = {1: "RV", 2: "MYO", 3: "LV"}
 CHD_STRUCTURES = {1: "LV", 2: "RV", 3: "LA", 4: "RA", 5: "MYO", 6: "AO", 7: "PA"}
+HVSMR_STRUCTURES = {1: "LV", 2: "RV", 3: "LA", 4: "RA", 5: "AO", 6: "PA", 7: "SVC", 8: "IVC"}
 LAYOUTS: dict[str, Layout] = {
     "acdc": Layout(read_acdc, ACDC_STRUCTURES, spacing_mm=1.25),
     "chd": Layout(read_chd, CHD_STRUCTURES, spacing_mm=None, drop_labels=True),
+    "hvsmr": Layout(read_hvsmr, HVSMR_STRUCTURES, spacing_mm=None, unused=("pat*_seg_endpoints.nii.gz",)),
+    "sunnybrook": Layout(read_sunnybrook, {1: "MYO", 2: "LV"}, spacing_mm=1.25),
     "phantom": Layout(read_acdc, ACDC_STRUCTURES, spacing_mm=1.25),
     "phantom-ct": Layout(read_chd, CHD_STRUCTURES, spacing_mm=None, drop_labels=True),
 }
@@ -158,13 +164,3 @@ def check_cases(cases: Iterable[Case], report: Report = stop) -> dict[str, Heade
         if found[files]:
             headers[case.id] = found[files]
     return headers
-
-
-def _is_folder(root: Path, report: Report) -> bool:
-    problem = why_no_access(root)
-    if root.is_file() or (problem and problem.kind is FileNotFoundError):
-        remedy = "give the folder that holds the data set"
-        problem = Problem(root, "is no folder", remedy, NotADirectoryError if root.is_file() else FileNotFoundError)
-    if problem:
-        report(problem)
-    return problem is None

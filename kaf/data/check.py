@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,8 @@ def _doubts(findings: Findings, layout: Layout, found: list[Case]) -> Iterator[P
     root = findings.root
     used = {file for case in found for file in (case.image, case.label)}
     files = [] if why_no_access(root) else sorted(root.rglob("*.nii*"))
-    spare = [file for file in files if file.name[0] != "." and file not in used]
+    known = (".*", *layout.unused)
+    spare = [file for file in files if file not in used and not any(fnmatch(file.name, name) for name in known)]
     if spare:
         names = ", ".join(file.relative_to(root).as_posix() for file in spare[:3])
         what = f"holds {len(spare)} NIfTI files that the layout has no use for: {names}{', ...' * (len(spare) > 3)}"

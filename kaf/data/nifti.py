@@ -92,6 +92,17 @@ def why_no_access(path: Path) -> Problem | None:
     return None
 
 
+def is_folder(root: Path, report: Report) -> bool:
+    """Whether the folder of a data set can be read; if not, why is reported."""
+    problem = why_no_access(root)
+    if root.is_file() or (problem and problem.kind is FileNotFoundError):
+        remedy = "give the folder that holds the data set"
+        problem = Problem(root, "is no folder", remedy, NotADirectoryError if root.is_file() else FileNotFoundError)
+    if problem:
+        report(problem)
+    return problem is None
+
+
 def _open(path: Path) -> tuple[nib.Nifti1Pair | None, Problem | None]:
     """The file with its header as it stands there, or what prevents it."""
     if problem := why_no_access(path):

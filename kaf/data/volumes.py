@@ -79,11 +79,12 @@ def check_headers(case: Case, report: Report = stop) -> tuple[Header | None, Hea
 
 def _compare(image: Header, label: Header, report: Report) -> None:
     """A truth has the shape of its image, and lies in the same place up to half a voxel."""
-    if label.shape != image.shape:
+    shape = image.shape[:3]  # the truth of one frame of a 4-D file is 3-D
+    if label.shape != shape:
         remedy = "export both in one grid"
-        report(Problem(label.path, f"has shape (i, j, k) {label.shape}, its image {image.shape}", remedy))
+        report(Problem(label.path, f"has shape (i, j, k) {label.shape}, its image {shape}", remedy))
         return
-    corners = np.array([(*corner, 1) for corner in product(*((0, n - 1) for n in image.shape))]).T
+    corners = np.array([(*corner, 1) for corner in product(*((0, n - 1) for n in shape))]).T
     apart = np.abs(np.linalg.solve(image.affine, label.affine @ corners) - corners).max()
     if apart > 0.5:
         facts = [f"{h.orientation}, {tuple(round(size, 3) for size in h.spacing_mm)} mm" for h in (label, image)]

@@ -1,5 +1,7 @@
 """Tiny data sets written by hand in the layouts users have: textured images with nested structures."""
 
+import re
+
 import nibabel as nib
 import numpy as np
 
@@ -48,3 +50,70 @@ def write_chd_case(root, number: int, shape=(32, 32, 3)):
     root.mkdir(parents=True, exist_ok=True)
     save(root / f"ct_{number}_image.nii.gz", image - 1000, spacing=(0.5, 0.4, 1.0))
     save(root / f"ct_{number}_label.nii.gz", truth, spacing=(0.5, 0.4, 1.0))
+
+
+def write_hvsmr(root, numbers=(0, 2, 10), shape=(24, 28, 20)):
+    """Patients of HVSMR-2.0, variant cropped_norm, and the table of their severity, with an empty last row."""
+    folder = root / "cropped_norm"
+    folder.mkdir(parents=True)
+    for number in numbers:
+        image, truth = volume(number, shape, labels=8)
+        for name, array in (("norm", image), ("seg", truth), ("seg_endpoints", (truth == 5).astype(np.uint8))):
+            save(folder / f"pat{number}_cropped_{name}.nii.gz", array, spacing=(0.7, 0.7, 0.8))
+    rows = "".join(f"{number},x,severe\n" for number in numbers[:-1])
+    (root / "hvsmr_clinical.csv").write_text(f"Pat,Normal,Category\n{rows},,\n", encoding="utf-8-sig")
+
+
+SUNNYBROOK_ED, SUNNYBROOK_ES, SUNNYBROOK_PHASES = 3, 1, 4  # counted from 1
+
+
+def circle(x, y, radius, points=60):
+    turn = np.linspace(0, 2 * np.pi, points, endpoint=False)
+    return np.stack([x + radius * np.cos(turn), y + radius * np.sin(turn)], 1)
+
+
+def write_dicom(path, pixels, corner, number, direction=(1, 0, 0, 0, 1, 0), spacing=(1.4, 1.3), series="CINESAX"):
+    """One image as a scanner writes it, with a name and a birthday."""
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = MRImageStorage, ExplicitVRLittleEndian
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    image = FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
+    image.PatientName, image.PatientID, image.PatientBirthDate = "DOE^JANE", "JANE DOE 1970", "19700101"
+    image.SOPClassUID, image.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    image.Modality, image.SeriesDescription, image.InstanceNumber = "MR", series, number
+    image.Rows, image.Columns = pixels.shape
+    image.ImagePositionPatient, image.ImageOrientationPatient = [float(c) for c in corner], list(direction)
+    image.PixelSpacing = list(spacing)
+    image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
+    image.BitsAllocated = image.BitsStored = 16
+    image.HighBit, image.PixelRepresentation = 15, 1
+    image.PixelData = np.ascontiguousarray(pixels, "<i2").tobytes()
+    image.save_as(path, enforce_file_format=True)
+
+
+def write_sunnybrook(root, number=1, original="SC-HF-I-1", slices=3, shape=(40, 48), step=(0.0, 0.0, -10.0)):
+    """A patient of the Sunnybrook data as published; slice ``s`` has circles around (20 + s, 18). Returns its id."""
+    patient = f"SCD{number:07d}"
+    series = root / "SCD_IMAGES_01" / patient / "CINESAX_300"
+    padded = re.sub(r"\d+$", lambda m: m[0].zfill(2), original)
+    drawn = root / "SCD_ManualContours" / padded / "contours-manual" / "IRCCI-expert"
+    for folder in (series, drawn):
+        folder.mkdir(parents=True)
+    for s in range(slices):
+        for phase in range(1, SUNNYBROOK_PHASES + 1):
+            n = s * SUNNYBROOK_PHASES + phase
+            pixels = volume(1000 * number + n, (shape[1], shape[0], 1))[0][..., 0].T + 10 * phase
+            write_dicom(series / f"IM-0003-{n:04d}.dcm", pixels, np.array([5, 6, 7]) + s * np.array(step), n)
+            kinds = {SUNNYBROOK_ED: {"i": 8, "o": 12}, SUNNYBROOK_ES: {"i": 5, "p1": 2}}.get(phase, {})
+            for kind, radius in kinds.items():
+                name = f"IM-0001-{n:04d}-{kind}contour-manual.txt"
+                np.savetxt(drawn / name, circle(20 + s, 18, radius), fmt="%.2f")
+    table = root / "scd_patientdata.csv"
+    if not table.is_file():
+        table.write_text("PatientID,OriginalID,Gender,Age,Pathology\n", encoding="utf-8-sig")
+    with table.open("a") as file:
+        file.write(f"{patient},{original},Female,55,Heart failure with infarct\n")
+    return patient

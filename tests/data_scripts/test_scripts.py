@@ -1,45 +1,44 @@
 """The scripts as a user runs them, on tiny data sets."""
 
-import importlib
+import hashlib
+import json
 import shutil
 import subprocess
 import sys
+import types
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kaf.data.store import Store
-from tests.data.layouts import write_acdc_patient
-
-FOLDER = Path(__file__).parents[2] / "data_scripts"
-
-
-@pytest.fixture
-def script(monkeypatch):
-    """Run a script's main with arguments, in this process."""
-    monkeypatch.syspath_prepend(FOLDER)
-
-    def run(name, *arguments):
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-        for module in (name, "shared", "multipart"):
-            sys.modules.pop(module, None)
-        importlib.import_module(name).main()
-
-    return run
+from tests.data.layouts import write_acdc_patient, write_chd_case, write_hvsmr, write_sunnybrook
 
 
 @pytest.fixture
 def acdc_zip(tmp_path):
     """One training and one test patient in a zip with the folders of the official one."""
     for part, number in (("training", 1), ("testing", 101)):
-        write_acdc_patient(tmp_path / "ACDC" / "database" / part, number)
-    path = tmp_path / "downloaded.zip"
+        write_acdc_patient(tmp_path / "ACDC" / "database" / part, number, cine=True)
+    return packed(tmp_path / "ACDC", tmp_path / "downloaded.zip", tmp_path)
+
+
+def packed(folder, path, root):
+    """A zip of a folder, with names from ``root`` on."""
     with zipfile.ZipFile(path, "w") as archive:
-        for file in sorted((tmp_path / "ACDC").rglob("*.*")):
-            archive.write(file, file.relative_to(tmp_path))
+        for file in sorted(folder.rglob("*.*")):
+            archive.write(file, file.relative_to(root))
     return path
+
+
+def offer(server, module, folder, *names):
+    """Files on the server as the items of a script, with the sums they have."""
+    items = []
+    for name in names:
+        server.files[name] = content = (folder / name).read_bytes()
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        items.append(module.Item(server.url(name), name, len(content), digest))
+    return items
 
 
 @pytest.mark.parametrize(("part", "patient"), [("training", "patient001"), ("testing", "patient101")])
@@ -52,7 +51,8 @@ def test_acdc_zip_becomes_a_store(script, acdc_zip, tmp_path, capsys, part, pati
     store = Store.open(tmp_path / "s")
     assert list(store.patients) == [patient] and store.settings.spacing_mm == 1.25
     printed = capsys.readouterr().out
-    for fact in ("CC BY-NC-SA 4.0", "GB", "https://", "volumes     2, ED 1, ES 1, labelled 2", "patients are missing"):
+    volumes = "volumes     5, ED 1, ES 1, cine 3, labelled 2"
+    for fact in ("CC BY-NC-SA 4.0", "GB", "https://", volumes, "files of the full ACDC"):
         assert fact in printed
 
 
@@ -118,3 +118,160 @@ def test_phantom_needs_nothing_else(script, tmp_path, monkeypatch, kind, dataset
     store = Store.open(tmp_path / "s")
     assert (store.settings.dataset, store.settings.spacing_mm) == (dataset, spacing)
     assert len(store.patients) == 2 and all(v.labelled for v in store.volumes)
+
+
+# --- terms
+
+@pytest.mark.parametrize(("name", "licence"), [
+    ("acdc", "CC BY-NC-SA 4.0"), ("chd", "Apache 2.0"), ("hvsmr", "CC BY 4.0"), ("sunnybrook", "CC0 1.0")])
+def test_terms_come_first_and_are_asked_for(script, server, tmp_path, monkeypatch, capsys, name, licence):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(isatty=lambda: True))
+    for answer in ("", "no", "y"):
+        monkeypatch.setattr("builtins.input", lambda _, answer=answer: answer)
+        with pytest.raises(SystemExit, match="Nothing was done"):
+            script(name)
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in (licence, "address", "size", "licence", "https://"))
+    assert not list(tmp_path.iterdir()) and not server.requests
+
+
+def test_yes_is_an_answer(script, acdc_zip, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("builtins.input", lambda _: " Yes ")
+    script("acdc", "--source", acdc_zip, "--check-only")
+
+
+# --- downloads
+
+@pytest.fixture
+def fast(load, monkeypatch):
+    """No waiting between tries."""
+    module = load("fetch")
+    monkeypatch.setattr(module, "WAIT_S", 0.0)
+    return module
+
+
+def test_acdc_is_fetched_from_a_server_that_states_nothing(load, script, fast, server, acdc_zip, tmp_path, monkeypatch):
+    module, options = load("acdc"), ("--accept-licence", "--data", tmp_path / "d", "--store", tmp_path / "s")
+    server.files["all"], server.ranges, server.behaviours = acdc_zip.read_bytes(), False, ["chunked", "whole"]
+    monkeypatch.setattr(module, "ITEM", module.Item(server.url("all"), "ACDC.zip"))
+    with pytest.raises(SystemExit, match="error: 198 files of ACDC training are missing.*delete"):
+        script("acdc", *options)
+    assert not (tmp_path / "s").exists()
+    monkeypatch.setattr(module, "EXPECTED", {"training": [1], "testing": [101]})
+    script("acdc", *options, "--workers", 1)
+    assert list(Store.open(tmp_path / "s").patients) == ["patient001"] and len(server.requests) == 2
+
+
+def test_acdc_misses_a_single_frame(load, script, acdc_zip, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(load("acdc"), "EXPECTED", {"training": [1], "testing": [101]})
+    script("acdc", "--source", acdc_zip, "--accept-licence", "--check-only")
+    assert "All files of ACDC training are there." in capsys.readouterr().out
+    (tmp_path / "downloaded/ACDC/database/training/patient001/patient001_4d.nii.gz").unlink()
+    script("acdc", "--source", acdc_zip, "--accept-licence", "--check-only")
+    assert "note: 1 files of the full ACDC training are missing" in capsys.readouterr().out
+
+
+def test_chd_is_fetched_with_kagglehub_and_counted(script, chd_root, tmp_path, monkeypatch, capsys):
+    kaggle = types.ModuleType("kagglehub")
+    kaggle.dataset_download = lambda handle: str(chd_root)
+    monkeypatch.setitem(sys.modules, "kagglehub", kaggle)
+    with pytest.raises(SystemExit, match="error: 66 files of CHD-68 are missing in the download"):
+        script("chd", "--accept-licence", "--store", tmp_path / "s")
+    kaggle.dataset_download = lambda handle: 1 / 0
+    with pytest.raises(SystemExit, match="kagglehub could not download .*division by zero.*it continues"):
+        script("chd", "--accept-licence")
+    monkeypatch.setitem(sys.modules, "kagglehub", None)
+    with pytest.raises(SystemExit, match="Install kagglehub"):
+        script("chd", "--accept-licence")
+    for number in range(1, 69):
+        write_chd_case(tmp_path / "all", number, (16, 16, 2))
+    (tmp_path / "all" / "ct_7_label.nii.gz").unlink()
+    script("chd", "--source", tmp_path / "all", "--accept-licence", "--check-only")
+    assert "note: 1 files of the full CHD-68 are missing, the first is" in capsys.readouterr().out
+
+
+@pytest.fixture
+def hvsmr(load, fast, server, tmp_path, monkeypatch):
+    """The script before a server with a small data set and figshare's record of it."""
+    write_hvsmr(tmp_path / "made", range(60), (16, 16, 2))
+    packed(tmp_path / "made" / "cropped_norm", tmp_path / "cropped_norm.zip", tmp_path / "made")
+    (tmp_path / "hvsmr_clinical.csv").write_bytes((tmp_path / "made" / "hvsmr_clinical.csv").read_bytes())
+    module, listed = load("hvsmr"), []
+    for constant, name in (("ZIP", "cropped_norm.zip"), ("TABLE", "hvsmr_clinical.csv")):
+        server.files[name] = content = (tmp_path / name).read_bytes()
+        md5 = hashlib.md5(content).hexdigest()
+        listed.append({"name": name, "size": len(content), "computed_md5": md5, "download_url": server.url(name)})
+        monkeypatch.setattr(module, constant, module.Item("", name, len(content), f"md5:{md5}"))
+    server.files["record"] = json.dumps(listed).encode()
+    monkeypatch.setattr(module, "RECORD", server.url("record"))
+    return module
+
+
+def test_hvsmr_is_fetched_where_its_record_says(hvsmr, script, server, tmp_path, capsys):
+    server.behaviours = ["whole", "cut", "whole"]
+    script("hvsmr", "--accept-licence", "--data", tmp_path / "d", "--store", tmp_path / "s", "--workers", 1)
+    store = Store.open(tmp_path / "s")
+    assert len(store.patients) == 60 and store.patients["pat3"] == "severe" and store.structures[8] == "IVC"
+    asked = [span for path, span in server.requests if path == "/cropped_norm.zip"]
+    assert asked == [None, f"bytes={len(server.files['cropped_norm.zip']) // 2}-"]
+    assert "All files of HVSMR-2.0 are there." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("record", "said"), [
+    (b"[]", "does not list cropped_norm.zip with md5:.*the publisher has changed the files"),
+    (b"<html>", "cannot be read .*give it as --source"), (b'{"message": "no"}', "cannot be read"),
+])
+def test_hvsmr_stops_where_the_record_is_another(hvsmr, script, server, tmp_path, record, said):
+    server.files["record"] = record
+    with pytest.raises(SystemExit, match=said):
+        script("hvsmr", "--accept-licence", "--data", tmp_path / "d")
+    assert len(server.requests) == 1
+
+
+@pytest.fixture
+def sunnybrook(tmp_path):
+    """Two patients as published: two zips and a table."""
+    root = tmp_path / "made"
+    write_sunnybrook(root, 1, "SC-HF-I-1")
+    write_sunnybrook(root, 2, "SC-N-11")
+    packed(root / "SCD_IMAGES_01", tmp_path / "SCD_IMAGES_01.zip", root / "SCD_IMAGES_01")
+    packed(root / "SCD_ManualContours", tmp_path / "SCD_ManualContours.zip", root)
+    shutil.copy(root / "scd_patientdata.csv", tmp_path)
+    return tmp_path
+
+
+def test_sunnybrook_is_fetched_converted_and_prepared(load, script, fast, server, sunnybrook, monkeypatch, capsys):
+    module, data = load("sunnybrook"), sunnybrook / "d"
+    names = ("SCD_IMAGES_01.zip", "SCD_ManualContours.zip", "scd_patientdata.csv")
+    monkeypatch.setattr(module, "ITEMS", offer(server, module, sunnybrook, *names))
+    server.behaviours = ["cut", "whole"]
+    options = ("--accept-licence", "--data", data, "--store", sunnybrook / "s", "--workers", 1)
+    script("sunnybrook", *options)
+    store = Store.open(sunnybrook / "s")
+    assert store.patients == {"SCD0000001": "HF-I", "SCD0000002": "N"} and store.settings.spacing_mm == 1.25
+    assert sum(v.labelled for v in store.volumes) == 2 and len(store.volumes) == 8
+    assert "43 of the 45 patients are missing" in capsys.readouterr().out
+    before = len(server.requests)
+    script("sunnybrook", *options)
+    assert len(server.requests) == before, "what is there is not fetched again"
+
+
+def test_sunnybrook_lists_all_patients_that_are_not_as_expected(script, sunnybrook):
+    made = sunnybrook / "made"
+    for patient in ("SCD0000001", "SCD0000002"):
+        next(made.rglob(f"{patient}/CINESAX_300/IM-0003-0003.dcm")).unlink()
+    with pytest.raises(SystemExit, match="(?s)not as published:.*SCD0000001.*SCD0000002"):
+        script("sunnybrook", "--source", made, "--data", sunnybrook / "d", "--accept-licence")
+    assert not list((sunnybrook / "d" / "nifti").iterdir())
+
+
+def test_a_zip_in_parts_is_looked_at_before_it_is_unpacked(load, script, tmp_path, monkeypatch):
+    source = tmp_path / "kaggle"
+    source.mkdir()
+    with zipfile.ZipFile(source / "CHD.change2zip", "w") as archive:
+        archive.writestr("../ct_1_image.nii.gz", "x")
+    with pytest.raises(SystemExit, match="a path outside its folder"):
+        script("chd", "--source", source, "--accept-licence")
+    assert [path.name for path in tmp_path.rglob("*")] == ["kaggle", "CHD.change2zip"]
