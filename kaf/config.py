@@ -4,11 +4,10 @@
 which every number that decides a result is written out.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -18,10 +17,9 @@ import kaf
 from kaf.data.augment import PRESETS as AUGMENT
 from kaf.data.augment import AugmentConfig
 from kaf.data.cases import get_layout
+from kaf.fields import LATER, change, digest, plain  # noqa: F401  part of this module's interface
 from kaf.networks import PRESETS as KAF
 from kaf.networks import KAFConfig
-
-LATER = {"later": True}  # see plain
 
 
 @dataclass(frozen=True)
@@ -85,6 +83,18 @@ class FinetuneConfig:
 
 
 @dataclass(frozen=True)
+class SelftrainConfig:
+    """Self-training with a mean teacher; augmentation and loss on labelled slices are those of fine-tuning."""
+
+    optim: OptimConfig = OptimConfig(100, 4)  # its batch counts labelled slices
+    unlabelled: int = 8  # slices without labels in a batch
+    decay: float = 0.99  # of the running mean that is the teacher
+    threshold: float = 0.8  # a pixel counts where the teacher's most probable class is at least so probable
+    weight: float = 1.0  # of the loss on slices without labels
+    ramp: float = 0.1  # fraction of the steps in which that weight grows from 0
+
+
+@dataclass(frozen=True)
 class Experiment:
     """Everything that decides a result, apart from the patients chosen."""
 
@@ -96,10 +106,11 @@ class Experiment:
     scale: str = ""
     recipe: str = ""
     seed: int = 0
+    selftrain: SelftrainConfig = field(default=SelftrainConfig(), metadata=LATER)
 
     def changed(self, **changes: Any) -> "Experiment":
         """A copy with some fields replaced; ``pretrain__optim__steps=10`` reaches into the parts."""
-        return _changed(self, changes)
+        return change(self, changes)
 
 
 SCALES = ("smoke", "laptop", "full")
@@ -173,32 +184,11 @@ def _choose(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(allowed)}")
 
 
-def _changed(part: Any, changes: Mapping[str, Any]) -> Any:
-    flat, nested, fields = {}, {}, getattr(part, "__dataclass_fields__", ())
-    for name, value in changes.items():
-        head, _, rest = name.partition("__")
-        if head not in fields:
-            close = get_close_matches(head, fields, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(fields) or 'none'}"
-            raise ValueError(f"{type(part).__name__} has no field {head!r}{hint}")
-        if rest:
-            nested.setdefault(head, {})[rest] = value
-        else:
-            flat[head] = value
-    flat |= {head: _changed(flat.get(head, getattr(part, head)), inner) for head, inner in nested.items()}
-    return replace(part, **flat)
-
-
-def plain(config: Any) -> Any:
-    """A configuration as dictionaries and plain values: what run folders keep and fingerprints are taken of.
-
-    A field whose metadata call it ``later`` came into a configuration when there were runs already. It is left out
-    where it has its default, so that those runs are found again.
-    """
-    if not is_dataclass(config):
-        return config
-    return {f.name: plain(getattr(config, f.name)) for f in fields(config)
-            if not (f.metadata.get("later") and getattr(config, f.name) == f.default)}
+def without(experiment: Experiment, *parts: str) -> dict[str, Any]:
+    """:func:`plain` with None for the ``parts`` that play no role in a run; parts that came later are left out."""
+    later = {f.name for f in fields(experiment) if f.metadata.get("later")}
+    return {name: None if name in parts else value for name, value in plain(experiment).items()
+            if name not in later.intersection(parts)}
 
 
 def describe(config: Any) -> str:
@@ -221,11 +211,6 @@ def restore(found: Mapping[str, Any], kind: type = Experiment) -> Any:
 
 def _tuples(value: Any) -> Any:
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
-
-
-def digest(*parts: Any) -> str:
-    """A short fingerprint of configurations and plain values."""
-    return hashlib.sha256(json.dumps([plain(p) for p in parts], sort_keys=True).encode()).hexdigest()[:8]
 
 
 def workspace() -> Path:

@@ -13,7 +13,7 @@ from monai.losses import DiceCELoss
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from kaf.config import Experiment, FinetuneConfig, digest, plain
+from kaf.config import Experiment, FinetuneConfig, digest, without
 from kaf.data.augment import augment
 from kaf.data.grid import uncrop
 from kaf.data.pairs import EpochSampler, SliceDataset, collate
@@ -35,6 +35,7 @@ class Method:
     name: str
     network: str  # a name in kaf.networks.NETWORKS
     pretraining: str = "none"  # or a name in kaf.pretrain.KINDS: the encoder comes from such a run of the same network
+    selftrained: str = ""  # the method whose fine-tuned network goes on with a mean teacher (kaf.selftrain)
 
 
 #: The methods that are compared, by key.
@@ -48,6 +49,8 @@ METHODS = {
     "gcl": Method("GCL", "unet", "gcl"),
     "pcl": Method("PCL", "unet", "pcl"),
     "kaf_pretrained": Method("KAF pretrained", "kaf_unet", "kaf"),
+    "unet_selftrained": Method("UNet self-trained", "unet", selftrained="unet"),
+    "kaf_selftrained": Method("KAF self-trained", "kaf_unet", "kaf", selftrained="kaf_pretrained"),
 }
 
 
@@ -97,11 +100,12 @@ def finetune(experiment: Experiment, store: Store, patients: Collection[str], ru
                          f"{'no' if pretrained is None else 'a'} pretraining run was given")
     volumes = labelled_volumes(store, patients)
     dataset = SliceDataset(store, volumes, experiment.data.size, experiment.data.points)
-    identity = {"experiment": {**plain(experiment), "pretrain": None}, "method": method, "patients": sorted(patients),
-                "pretrained": pretrained and pretrained.folder.name, "store": fingerprint(store, volumes)}
+    identity = {"experiment": without(experiment, "pretrain", "selftrain"), "method": method,
+                "patients": sorted(patients), "pretrained": pretrained and pretrained.folder.name,
+                "store": fingerprint(store, volumes)}
     name = f"finetune-{method}-{experiment.data.dataset}-{experiment.scale}-m{len(patients)}-{digest(identity)}"
     run = Run(Path(runs) / name, identity)
-    write_json(run.folder / "data.json", {"settings": asdict(store.settings), "structures": store.structures})
+    keep_data_facts(run, store)
     torch.manual_seed(experiment.seed)
     network = make_network(experiment, store, method)
     if pretrained is not None:
@@ -118,6 +122,11 @@ def finetune(experiment: Experiment, store: Store, patients: Collection[str], ru
     return run
 
 
+def keep_data_facts(run: Run, store: Store) -> None:
+    """Write how the images of a run were prepared, for :mod:`kaf.segment`."""
+    write_json(run.folder / "data.json", {"settings": asdict(store.settings), "structures": store.structures})
+
+
 def make_network(experiment: Experiment, store: Store, method: str) -> nn.Module:
     """The untrained network of a method, with one class for the background and one for each structure."""
     classes = len(store.structures) + 1
@@ -125,9 +134,13 @@ def make_network(experiment: Experiment, store: Store, method: str) -> nn.Module
 
 
 def load_network(run: Run, experiment: Experiment, store: Store, method: str) -> nn.Module:
-    """The trained network of a finished run, ready to predict. Raises ``ValueError`` for an unfinished one."""
-    network = make_network(experiment, store, method)
-    network.load_state_dict(run.weights())
+    """The trained network of a finished run, ready to predict: after self-training the teacher.
+
+    Raises ``ValueError`` for an unfinished run.
+    """
+    network, weights = make_network(experiment, store, method), run.weights()
+    teacher = {name.removeprefix("teacher."): value for name, value in weights.items() if name.startswith("teacher.")}
+    network.load_state_dict(teacher or weights)
     return network.eval()
 
 

@@ -1,8 +1,8 @@
 """Recorded runs: what cost more than a page may take, kept as rows and provenance (chapters 5 to 9).
 
-Usage: ``python -m kaf.records RUNS NAME [--into FOLDER] [--note TEXT]`` gathers the scored fine-tuning runs in RUNS as
+Usage: ``python -m kaf.records RUNS NAME [--into FOLDER] [--note TEXT]`` gathers the scored runs in RUNS as
 ``NAME.csv`` (rows of :data:`kaf.evaluate.COLUMNS` and ``group``) and ``NAME.json`` (configuration and provenance of
-every run and of its pretraining). Runs recorded before stay; the same run recorded again is replaced.
+every run and of those it went on from). Runs recorded before stay; the same run recorded again is replaced.
 
 What the benchmarks measured is kept beside them, in ``cost.json``; :func:`read_cost` reads it.
 """
@@ -24,6 +24,7 @@ from kaf.runs import write_json
 FOLDER = Path(kaf.__file__).resolve().parents[1] / "book" / "records"
 COST = FOLDER / "cost.json"
 KEY = ["run", "patient", "frame", "structure"]  # what tells rows apart
+KINDS = ("finetune", "selftrain")  # of runs that are scored
 DIGITS = 5  # decimals of the metrics; finer than any two runs agree
 
 
@@ -88,17 +89,14 @@ def read_costs(file: str | Path = COST) -> dict[str, Cost]:
 
 
 def gather(runs: str | Path) -> Record:
-    """The scored fine-tuning runs in the folder ``runs``. Raises ``FileNotFoundError`` where there is none."""
+    """The scored runs in the folder ``runs``. Raises ``FileNotFoundError`` where there is none."""
     tables, facts = [], {}
-    for file in sorted(Path(runs).glob("finetune-*/scores.csv")):
+    for file in sorted(file for kind in KINDS for file in Path(runs).glob(f"{kind}-*/scores.csv")):
         folder = file.parent
         tables.append(pd.read_csv(file, keep_default_na=False, na_values=[""], dtype={"frame": str, "group": str}))
         facts[folder.name] = _facts(folder)
-        source = facts[folder.name]["config"].get("pretrained")
-        if source:
-            facts[folder.name]["pretraining"] = _facts(folder.parent / source)
     if not tables:
-        raise FileNotFoundError(f"no scored run in {runs}: expected folders finetune-*/ with scores.csv")
+        raise FileNotFoundError(f"no scored run in {runs}: expected folders {' or '.join(KINDS)}-* with scores.csv")
     return Record(_in_order(pd.concat(tables, ignore_index=True)), facts)
 
 
@@ -110,7 +108,12 @@ def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _facts(folder: Path) -> dict[str, Any]:
-    return {name: json.loads((folder / f"{name}.json").read_text()) for name in ("config", "provenance")}
+    """Configuration and provenance of a run, and of those that it went on from."""
+    facts = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("config", "provenance")}
+    for key, name in (("pretrained", "pretraining"), ("source", "finetuning")):
+        if source := facts["config"].get(key):
+            facts[name] = _facts(folder.parent / source)
+    return facts
 
 
 def write_record(record: Record, name: str, folder: str | Path = FOLDER, note: str = "") -> None:

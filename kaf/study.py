@@ -19,6 +19,7 @@ from kaf.finetune import evaluate, finetune, get_method, load_network
 from kaf.loop import make_fabric
 from kaf.pretrain import KINDS, pretrain
 from kaf.runs import Run
+from kaf.selftrain import selftrain
 
 PHANTOM_PATIENTS = {"smoke": 20, "laptop": 80, "full": 80}
 LABELLED = {"smoke": (2,), "laptop": (2, 8), "full": (2, 6, 10, 20)}  # numbers M of labelled patients
@@ -50,15 +51,23 @@ class Study:
         """The ``m`` labelled patients of a draw, as evenly from the groups as possible; all methods get the same."""
         return labelled_draw(self.split.train, m, draw, self.store.patients)
 
+    def train(self, method: str, m: int, draw: int = 0) -> Run:
+        """Train ``method`` on ``m`` labelled patients, what comes before included; returns the finished run."""
+        chosen, patients = get_method(method), self.labelled(m, draw)
+        if chosen.selftrained:
+            source = self.train(chosen.selftrained, m, draw)
+            return selftrain(self.experiment, self.store, patients, self.split.train, self.runs, source, method,
+                             self.device)
+        source = None if chosen.pretraining == "none" else self.pretrain(chosen.network, chosen.pretraining)
+        return finetune(self.experiment, self.store, patients, self.runs, method, source, self.device,
+                        devices=self.devices, num_nodes=self.num_nodes)
+
     def few_shot(self, method: str, m: int, draw: int = 0) -> tuple[Run, pd.DataFrame]:
         """Train ``method`` on ``m`` labelled patients and score it on the test fold; the run and its rows.
 
         The rows are kept in the run folder as ``scores.csv``. Columns: :data:`kaf.evaluate.COLUMNS` and ``group``.
         """
-        chosen = get_method(method)
-        source = None if chosen.pretraining == "none" else self.pretrain(chosen.network, chosen.pretraining)
-        run = finetune(self.experiment, self.store, self.labelled(m, draw), self.runs, method, source, self.device,
-                       devices=self.devices, num_nodes=self.num_nodes)
+        run = self.train(method, m, draw)
         file = run.folder / "scores.csv"
         with make_fabric(self.device, self.devices, self.num_nodes).rank_zero_first():  # one process scores
             if not file.is_file():

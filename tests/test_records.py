@@ -21,11 +21,11 @@ def record(**options):
     return Record(table, {table["run"][0]: FACTS})
 
 
-def run_folder(root, name, method, pretrained=None):
+def run_folder(root, name, method, pretrained=None, source=None):
     folder = root / name
     folder.mkdir(parents=True)
     rows(name, method).to_csv(folder / "scores.csv", index=False)
-    (folder / "config.json").write_text(json.dumps({"pretrained": pretrained}))
+    (folder / "config.json").write_text(json.dumps({"pretrained": pretrained, "source": source}))
     (folder / "provenance.json").write_text(json.dumps({"date": "2026-01-02"}))
 
 
@@ -54,6 +54,16 @@ def test_gathers_the_runs_and_the_pretraining_they_start_from(tmp_path):
     assert found.rows["method"].unique().tolist() == ["UNet", "KAF pretrained"]
     assert found.runs["finetune-kaf_pretrained-x"]["pretraining"]["provenance"]["date"] == "2026-01-02"
     assert set(found.runs) == {"finetune-kaf_pretrained-x", "finetune-unet-x"}
+
+
+def test_gathers_self_trained_runs_with_all_that_they_went_on_from(tmp_path):
+    run_folder(tmp_path, "selftrain-kaf-x", "KAF self-trained", source="finetune-kaf-y")
+    run_folder(tmp_path, "finetune-kaf-y", "KAF pretrained", "pretrain-z")
+    run_folder(tmp_path, "pretrain-z", "-")
+    found = gather(tmp_path)
+    assert set(found.runs) == {"selftrain-kaf-x", "finetune-kaf-y"} == set(found.rows["run"])
+    assert found.runs["selftrain-kaf-x"]["finetuning"] == found.runs["finetune-kaf-y"]
+    assert found.runs["finetune-kaf-y"]["pretraining"]["config"] == {"pretrained": None, "source": None}
 
 
 def test_the_label_says_what_a_reader_must_know():

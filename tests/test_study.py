@@ -9,7 +9,8 @@ from kaf.evaluate import COLUMNS
 def tiny(dataset="phantom"):
     return resolve("smoke", dataset).changed(
         width=2, data__size=32, data__spacing_mm=6.0, data__points=8, kaf__dim=8, kaf__depth=1, kaf__hidden=4,
-        pretrain__optim__steps=2, pretrain__optim__batch=2, finetune__optim__steps=2, finetune__optim__batch=2)
+        pretrain__optim__steps=2, pretrain__optim__batch=2, finetune__optim__steps=2, finetune__optim__batch=2,
+        selftrain__optim__steps=2, selftrain__optim__batch=2, selftrain__unlabelled=2)
 
 
 @pytest.fixture(scope="module", params=["phantom", "phantom-ct"])
@@ -24,7 +25,7 @@ def test_one_call_makes_the_phantom_its_store_and_the_fold(here):
     assert len(here.split.test) == 1 and not set(here.split.test) & set(here.split.train)
 
 
-@pytest.mark.parametrize("method", ["unet", "kaf_pretrained"])
+@pytest.mark.parametrize("method", ["unet", "kaf_pretrained", "unet_selftrained"])
 def test_few_shot_scores_every_frame_of_the_test_patients(here, method):
     run, rows = here.few_shot(method, 2)
     assert list(rows.columns) == [*COLUMNS, "group"]
@@ -41,6 +42,12 @@ def test_every_method_gets_the_same_labelled_patients_and_none_of_the_test_fold(
     assert patients["unet"] == patients["kaf_pretrained"] == list(here.labelled(2))
     assert not set(here.labelled(2)) & set(here.split.test)
     assert not set(here.pretrain().config["patients"]) & set(here.split.test)
+
+
+def test_self_training_goes_on_from_the_fine_tuned_network_and_sees_no_test_patient(here):
+    run, _ = here.few_shot("unet_selftrained", 2)
+    assert run.config["source"] == here.few_shot("unet", 2)[0].folder.name
+    assert run.config["unlabelled"] == sorted(here.split.train)
 
 
 def test_real_data_needs_its_folder(tmp_path):

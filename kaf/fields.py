@@ -1,0 +1,47 @@
+"""Configurations as data: changed by the names of their fields, as plain values, fingerprinted."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from difflib import get_close_matches
+from typing import Any
+
+LATER = {"later": True}  # metadata of a field, see plain
+
+
+def change(part: Any, changes: Mapping[str, Any]) -> Any:
+    """A copy of a dataclass with some fields replaced; ``part__name=value`` reaches into a part.
+
+    Raises ``ValueError`` for an unknown field, naming the one probably meant.
+    """
+    flat, nested, fields = {}, {}, getattr(part, "__dataclass_fields__", ())
+    for name, value in changes.items():
+        head, _, rest = name.partition("__")
+        if head not in fields:
+            close = get_close_matches(head, fields, 1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(fields) or 'none'}"
+            raise ValueError(f"{type(part).__name__} has no field {head!r}{hint}")
+        if rest:
+            nested.setdefault(head, {})[rest] = value
+        else:
+            flat[head] = value
+    flat |= {head: change(flat.get(head, getattr(part, head)), inner) for head, inner in nested.items()}
+    return replace(part, **flat)
+
+
+def plain(config: Any) -> Any:
+    """A configuration as dictionaries and plain values: what run folders keep and fingerprints are taken of.
+
+    A field whose metadata call it ``later`` came into a configuration when there were runs already. It is left out
+    where it has its default, so that those runs are found again.
+    """
+    if not is_dataclass(config):
+        return config
+    return {f.name: plain(getattr(config, f.name)) for f in fields(config)
+            if not (f.metadata.get("later") and getattr(config, f.name) == f.default)}
+
+
+def digest(*parts: Any) -> str:
+    """A short fingerprint of configurations and plain values."""
+    return hashlib.sha256(json.dumps([plain(p) for p in parts], sort_keys=True).encode()).hexdigest()[:8]
