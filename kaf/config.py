@@ -107,6 +107,7 @@ class Experiment:
     recipe: str = ""
     seed: int = 0
     selftrain: SelftrainConfig = field(default=SelftrainConfig(), metadata=LATER)
+    precision: str = field(default="auto", metadata=LATER)  # of training, see kaf.loop.make_fabric
 
     def changed(self, **changes: Any) -> "Experiment":
         """A copy with some fields replaced; ``pretrain__optim__steps=10`` reaches into the parts."""

@@ -93,7 +93,7 @@ def finetune(experiment: Experiment, store: Store, patients: Collection[str], ru
     in :func:`kaf.pretrain.pretrain`. Raises ``ValueError`` where the method and ``pretrained`` do not agree, or a
     patient has no labels.
     """
-    fabric = make_fabric(device, devices, num_nodes)
+    fabric = make_fabric(device, devices, num_nodes, experiment.precision)
     config, chosen = experiment.finetune, get_method(method)
     if (pretrained is None) != (chosen.pretraining == "none"):
         raise ValueError(f"method {method!r} has pretraining {chosen.pretraining!r}, but "

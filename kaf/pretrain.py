@@ -154,7 +154,7 @@ def pretrain(experiment: Experiment, store: Store, patients: Collection[str], ru
     ``devices`` on each of ``num_nodes`` machines share every batch (:func:`kaf.loop.make_fabric`); the weights come
     out the same up to rounding. Raises ``ValueError`` where the batch cannot be shared evenly.
     """
-    fabric, config = make_fabric(device, devices, num_nodes), experiment.pretrain
+    fabric, config = make_fabric(device, devices, num_nodes, experiment.precision), experiment.pretrain
     volumes = [v for v in store.select(patients=patients, frames=config.frames or None)
                if store.volumes[v].shape[0] > 1]
     dataset = PairDataset(store, volumes, experiment.data.size, experiment.data.points, Window(*config.neighbour),

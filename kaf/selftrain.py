@@ -161,6 +161,6 @@ def selftrain(experiment: Experiment, store: Store, patients: Collection[str], u
                                 collate_fn=collate, num_workers=workers)
                      for part, count in zip(data, counts, strict=True)), strict=True)
 
-    fit(run, make_fabric(device), MeanTeacher(network), config.optim, steps, batches,
+    fit(run, make_fabric(device, precision=experiment.precision), MeanTeacher(network), config.optim, steps, batches,
         SelftrainLoss(config, experiment.finetune, seed), title=f"{get_method(method).name}, self-training")
     return run

@@ -189,3 +189,12 @@ def test_a_network_is_compiled_where_asked_for(tmp_path, monkeypatch):
     run, model = Run(tmp_path, {}), nn.Linear(3, 1)
     fit(run, make_fabric("cpu"), model, OptimConfig(STEPS, 8), STEPS, batches, Noisy(), compiled=True)
     assert asked == [model] and run.weights().keys() == model.state_dict().keys()
+
+
+def test_precision_is_32_bit_on_a_processor_unless_16_is_asked_for():
+    linear = nn.Linear(4, 4)
+    for precision, dtype in (("auto", torch.float32), ("32", torch.float32), ("bf16", torch.bfloat16)):
+        with make_fabric("cpu", precision=precision).autocast():
+            assert linear(torch.ones(1, 4)).dtype == dtype
+    with pytest.raises(ValueError, match="unknown precision '16'; choose one of auto, 32, bf16"):
+        make_fabric("cpu", precision="16")
