@@ -62,8 +62,9 @@ cost: $(VENV)/kaf.done  ## measure again what everything costs (half an hour), a
 
 test: lint unit notebooks pages  ## every check
 
-lint: $(VENV)/kaf.done  ## style of the code
+lint: $(VENV)/kaf.done  ## style of the code; no picture in a notebook shows a patient
 	$(BIN)/ruff check .
+	$(BIN)/python book/check_pictures.py $(NOTEBOOKS)
 
 unit: $(VENV)/kaf.done  ## tests of the library, the project files and the committed notebooks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --ignore tests/book/test_pages.py tests

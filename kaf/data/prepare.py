@@ -37,6 +37,8 @@ def prepare(
 
     Continues where a killed run stopped and adds volumes that are new in ``root``; a second process
     waits for the first. ``workers`` processes share the patients; with 1 everything happens in this one.
+    Of a file's header only size, spacing and orientation are kept. Names of files and of patient folders are kept as
+    ids: where they identify someone, rename them before.
 
     Raises ``ValueError`` if ``out`` was made with other settings, holds volumes that ``root`` has not,
     or if a file changed since; it never reuses such a store. See ``read_volume`` for bad files: what their headers
