@@ -12,7 +12,6 @@ Benchmarks are run from the root of the repository as ``python -m benchmarks.NAM
 """
 
 import argparse
-import json
 import os
 import platform
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from typing import Any
 
 import torch
 
+from kaf.files import read_json, write_json
 from kaf.records import COST
 
 FILE = COST
@@ -74,14 +74,12 @@ def record(name: str, rows: list[dict[str, Any]], file: Path | None = None, **se
     found[name] = {"machine": machine(), "date": datetime.now(UTC).date().isoformat(), "settings": settings,
                    "rows": rows}
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(dict(sorted(found.items())), indent=1) + "\n")
-    temporary.replace(file)
+    write_json(file, dict(sorted(found.items())), indent=1)
 
 
 def read(file: Path | None = None) -> dict[str, Any]:
     """Everything recorded: ``{name: {"machine", "date", "settings", "rows"}}``."""
-    return json.loads((FILE if file is None else file).read_text())
+    return read_json(FILE if file is None else file)
 
 
 def show(rows: list[dict[str, Any]]) -> None:

@@ -88,7 +88,7 @@ def interleaved(steps: Mapping[Hashable, Callable[[], object]], rounds: int) -> 
 def peak_memory_of(program: str, threads: int = 0) -> float:
     """Peak memory (MiB) of a fresh Python process that runs ``program`` and nothing else."""
     code = (f"import torch\nif {threads}: torch.set_num_threads({threads})\n{program}\n"
-            "from kaf.runs import peak_memory_mb\nprint(peak_memory_mb())")
+            "from kaf.usage import peak_memory_mb\nprint(peak_memory_mb())")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False,
                           env={**os.environ, "PYTHONPATH": str(ROOT)})
     if done.returncode:

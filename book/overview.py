@@ -13,6 +13,7 @@ from kaf.canvas import panels, places, show_slice, square, styled
 from kaf.config import resolve
 from kaf.data.pairs import collate
 from kaf.figures import attention_figure, contour_handles, draw_contours, keypoints_figure
+from kaf.files import replacing
 from kaf.finetune import load_network, z_score
 from kaf.study import Study, open_study
 
@@ -60,7 +61,8 @@ def main() -> None:
     run, _ = study.few_shot(METHOD, LABELLED)
     figure = draw(study, load_network(run, experiment, study.store, METHOD))
     file = Path(__file__).with_suffix(".png")
-    figure.savefig(file, dpi=90)
+    with replacing(file) as draft:
+        figure.savefig(draft, dpi=90)
     print(f"wrote {file.name}")
 
 

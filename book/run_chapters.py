@@ -13,6 +13,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
+from kaf.files import replacing
+
 BOOK = Path(__file__).parent
 FOLDERS = ("chapters", "appendix")
 STATE = "application/vnd.jupyter.widget-state+json"
@@ -25,7 +27,8 @@ def run(path: Path) -> None:
     client = NotebookClient(notebook, timeout=600, record_timing=False, store_widget_state=True,
                             resources={"metadata": {"path": str(path.parent)}})
     client.execute()
-    nbformat.write(tidy(notebook), path)
+    with replacing(path) as draft:
+        nbformat.write(tidy(notebook), draft)
 
 
 def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:

@@ -13,8 +13,9 @@ import pandas as pd
 
 from kaf.config import resolve
 from kaf.expected import configuration, few_shot_numbers, pretraining_numbers
+from kaf.files import write_csv, write_json
 from kaf.records import FOLDER
-from kaf.runs import provenance, write_json
+from kaf.runs import provenance
 from kaf.study import LABELLED, open_study
 
 METHODS = ("unet", "wide_unet", "kaf_scratch", "kaf_pretrained")  # those of chapter 6
@@ -35,7 +36,7 @@ def main() -> None:
     for seed in seeds:
         lines += [{"name": name, "seed": seed, "value": round(value, 5)} for name, value in numbers(seed).items()]
         print(f"seed {seed} of {len(seeds)}: done", flush=True)
-    pd.DataFrame(lines).to_csv(FOLDER / "spread.csv", index=False)
+    write_csv(FOLDER / "spread.csv", pd.DataFrame(lines))
     facts = provenance()
     write_json(FOLDER / "spread.json", {
         "what": "headline numbers of chapters 5 and 6, phantom at scale smoke, fold 0, draw 0",

@@ -74,5 +74,7 @@ def finish(dataset: str, root: Path, arguments: argparse.Namespace) -> None:
             settings = StoreSettings(dataset, arguments.spacing)
             store = prepare(dataset, root, arguments.store, settings, arguments.workers)
             print(f"{store} in {store.path}")
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
+    except KeyboardInterrupt as stop:
+        raise SystemExit(str(stop) or "stopped; run the same again to go on") from None

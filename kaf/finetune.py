@@ -23,7 +23,7 @@ from kaf.loop import fit, make_fabric, step_generator
 from kaf.networks import build_network
 from kaf.pretrain import fingerprint, load_encoder
 from kaf.processes import gather, rank, share, world
-from kaf.runs import Run, write_json
+from kaf.runs import Run, load_weights
 
 PREDICT_BATCH = 8
 
@@ -124,7 +124,7 @@ def finetune(experiment: Experiment, store: Store, patients: Collection[str], ru
 
 def keep_data_facts(run: Run, store: Store) -> None:
     """Write how the images of a run were prepared, for :mod:`kaf.segment`."""
-    write_json(run.folder / "data.json", {"settings": asdict(store.settings), "structures": store.structures})
+    run.describe_data({"settings": asdict(store.settings), "structures": store.structures})
 
 
 def make_network(experiment: Experiment, store: Store, method: str) -> nn.Module:
@@ -136,11 +136,11 @@ def make_network(experiment: Experiment, store: Store, method: str) -> nn.Module
 def load_network(run: Run, experiment: Experiment, store: Store, method: str) -> nn.Module:
     """The trained network of a finished run, ready to predict: after self-training the teacher.
 
-    Raises ``ValueError`` for an unfinished run.
+    Raises ``ValueError`` for an unfinished run or the weights of another network.
     """
     network, weights = make_network(experiment, store, method), run.weights()
     teacher = {name.removeprefix("teacher."): value for name, value in weights.items() if name.startswith("teacher.")}
-    network.load_state_dict(teacher or weights)
+    load_weights(network, teacher or weights, run.checkpoint)
     return network.eval()
 
 

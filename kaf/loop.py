@@ -6,8 +6,6 @@ GPU adds in an order of its own).
 """
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -19,9 +17,11 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from kaf.config import OptimConfig
+from kaf.guards import Interrupts, LossWatch, check_weights
 from kaf.processes import joint_statistics
 from kaf.progress import progress_bar
-from kaf.runs import Clock, Run, peak_memory_mb, provenance, reset_peak_memory
+from kaf.runs import Run, load_weights, provenance
+from kaf.usage import Clock, peak_memory_mb, reset_peak_memory
 
 SAVE_EVERY_S = 60.0
 Loss = Callable[[nn.Module, Any, int], tuple[Tensor, dict[str, float | Tensor]]]
@@ -91,68 +91,35 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
 
 
-class LossWatch:
-    """The losses not yet looked at, with their batches: looking makes a GPU finish, so it is done now and then."""
-
-    def __init__(self, run: Run):
-        self.run = run
-        self.losses: list[Tensor] = []
-        self.batches: list[tuple[int, Any]] = []
-
-    def add(self, step: int, batch: Any, loss: Tensor) -> None:
-        """Remember the loss of a step."""
-        self.losses.append(loss.detach())
-        self.batches.append((step, batch))
-
-    def check(self) -> float | None:
-        """Look at all that was added; returns the last. Raises ``FloatingPointError`` for the first not finite."""
-        values = torch.stack(self.losses).tolist() if self.losses else []
-        for value, (step, batch) in zip(values, self.batches, strict=True):
-            if not math.isfinite(value):
-                raise _broken(self.run, batch, f"the loss is {value}", step)
-        self.losses, self.batches = [], []
-        return values[-1] if values else None
-
-
-class Interrupts:
-    """Turns the first Ctrl-C into a wish that is granted between two steps; the second one stops at once.
-
-    Stopped in the middle of a step, a model has half of its updates and can go on from nowhere exactly.
-    """
-
-    def __enter__(self) -> "Interrupts":
-        self.asked = False
-        self.main = threading.current_thread() is threading.main_thread()
-        if self.main:
-            self.before = signal.signal(signal.SIGINT, self._ask)
-        return self
-
-    def _ask(self, *_: Any) -> None:
-        self.asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def __exit__(self, *_: Any) -> None:
-        if self.main:
-            signal.signal(signal.SIGINT, self.before)
-
-
 def fit(run: Run, fabric: Fabric, model: nn.Module, optim: OptimConfig, steps: int,
         batches: Callable[[int], Iterable], loss: Loss, log_every: int = 10, title: str = "train",
         compiled: bool = False) -> nn.Module:
     """Train ``model`` for ``steps`` batches, resuming from the checkpoint of ``run``.
 
     ``batches(start)`` gives the batches from step ``start`` on; ``loss(model, batch, step)`` returns the
-    loss and what to log. Saves every minute, at the end, and when interrupted. A loss or a weight that is
-    not finite stops the run with ``FloatingPointError``, before it is logged or saved; the batch is kept as
-    ``bad_batch.pt``. Between logging and saving no step waits for the device.
-    Of several processes only the first writes into ``run``. ``compiled`` hands the network to ``torch.compile``.
+    loss and what to log. Saves every minute, at the end, and when asked to stop, by Ctrl-C or by the system (SIGTERM):
+    then ``KeyboardInterrupt`` says how to go on. A loss or a weight that is not finite stops the run with
+    ``FloatingPointError``, before it is logged or saved; the batch is kept as ``bad_batch.pt``. Between logging and
+    saving no step waits for the device. Of several processes only the first writes into ``run``. ``compiled`` hands
+    the network to ``torch.compile``.
+
+    Raises ``BlockingIOError`` where another process trains in the folder of ``run``, ``ValueError`` where its
+    checkpoint is damaged or of another network, ``OSError`` where it cannot be written; the last one stays.
     """
     state = run.load()
+    if state and state["step"] >= steps:
+        load_weights(model, state["model"], run.checkpoint)
+        return fabric.to_device(model)
+    with run.alone():
+        return _train(run, fabric, model, optim, steps, batches, loss, log_every, title, compiled)
+
+
+def _train(run: Run, fabric: Fabric, model: nn.Module, optim: OptimConfig, steps: int,
+           batches: Callable[[int], Iterable], loss: Loss, log_every: int, title: str, compiled: bool) -> nn.Module:
+    state = run.load()  # again: another process may have gone on until now
     start = state["step"] if state else 0
     if state:
-        model.load_state_dict(state["model"])
-    if start >= steps:
-        return fabric.to_device(model)
+        load_weights(model, state["model"], run.checkpoint)
     if fabric.device.type != "mps":
         model = model.to(memory_format=torch.channels_last)  # convolutions take a sixth less time
     model = joint_statistics(model, fabric.device)
@@ -186,27 +153,18 @@ def fit(run: Run, fabric: Fabric, model: nn.Module, optim: OptimConfig, steps: i
                 fabric.clip_gradients(model, optimiser, max_norm=optim.clip, error_if_nonfinite=False)
             optimiser.step()
             step += 1
-            if step < steps and not interrupts.asked and time.monotonic() - saved < SAVE_EVERY_S:
+            stop = interrupts.asked()
+            if step < steps and not stop and time.monotonic() - saved < SAVE_EVERY_S:
                 continue
             watch.check()
-            # A gradient can be infinite where the loss is not, and must not reach the checkpoint.
-            if not torch.stack([p.isfinite().all() for p in model.parameters()]).all():
-                raise _broken(run, batch, "a weight is not finite", step - 1)
+            check_weights(run, model, batch, step - 1)
             if step == steps:
                 run.add_provenance(seconds=round(clock.seconds(), 1), steps=steps,
                                    peak_memory_mb=round(peak_memory_mb(device), 0))
             run.save({"step": step, "steps": steps, "model": model.state_dict(),
                       "optimiser": optimiser.state_dict(), "seconds": clock.seconds()})
             saved = time.monotonic()
-            if interrupts.asked and step < steps:
+            if stop and step < steps:
                 raise KeyboardInterrupt(f"stopped after step {step} of {steps}; run the same again to go on")
     fabric.barrier()  # the other processes find what the first one has written
     return model.module
-
-
-def _broken(run: Run, batch: Any, what: str, step: int) -> FloatingPointError:
-    """The error of a run gone wrong; keeps the batch it happened at."""
-    file = run.folder / "bad_batch.pt"
-    torch.save(batch, file)
-    kept = "the last good state is in the checkpoint" if run.checkpoint.is_file() else "there is no checkpoint yet"
-    return FloatingPointError(f"{what} at step {step}; the batch is in {file}, {kept}")

@@ -22,7 +22,7 @@ from kaf.monitors import COLLAPSED, attention_entropy, background_share, feature
 from kaf.networks import Encoder, UNet, build_network
 from kaf.processes import gather, rank, share, total, world
 from kaf.rotation import RotationLoss, RotationModel
-from kaf.runs import Run
+from kaf.runs import Run, load_weights
 
 MONITOR_EVERY = 10  # steps
 VIEWS_OF_ONE_SLICE = {"pretrain__weights": (1.0, 0.0, 0.0), "pretrain__neighbour": (0.0, 0)}
@@ -206,8 +206,5 @@ def load_encoder(run: Run, network: UNet) -> UNet:
     Raises ``ValueError`` where the run is unfinished or its encoder does not fit.
     """
     encoder = {k.removeprefix("encoder."): v for k, v in run.weights().items() if k.startswith("encoder.")}
-    try:
-        network.encoder.load_state_dict(encoder)
-    except RuntimeError as error:
-        raise ValueError(f"the encoder in {run.folder} does not fit this network: {error}") from error
+    load_weights(network.encoder, encoder, run.checkpoint)
     return network

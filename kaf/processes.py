@@ -8,6 +8,8 @@ Every process computes the same joint loss, and the gradients of the weights are
 afterwards, so they come out as in one process with the whole batch.
 """
 
+from functools import lru_cache
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -40,6 +42,20 @@ def gather(values: Tensor) -> Tensor:
 def total(values: Tensor) -> Tensor:
     """The sum of ``values`` over all processes, with gradients."""
     return values if world() == 1 else _Total.apply(values)
+
+
+def any_of(wish: bool) -> bool:
+    """Whether any process wishes it; all have to ask. Exchanged on the CPU, so that no step waits for a device."""
+    if world() == 1:
+        return wish
+    wishes = torch.tensor(int(wish))
+    dist.all_reduce(wishes, dist.ReduceOp.MAX, group=_side_channel())
+    return bool(wishes)
+
+
+@lru_cache
+def _side_channel() -> dist.ProcessGroup:
+    return dist.new_group(backend="gloo")
 
 
 class _Gather(torch.autograd.Function):

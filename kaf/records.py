@@ -8,8 +8,6 @@ What the benchmarks measured is kept beside them, in ``cost.json``; :func:`read_
 """
 
 import argparse
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,8 @@ import pandas as pd
 
 import kaf
 from kaf.evaluate import COLUMNS
+from kaf.files import read_json, replacing, write_json
 from kaf.finetune import METHODS
-from kaf.runs import write_json
 
 FOLDER = Path(kaf.__file__).resolve().parents[1] / "book" / "records"
 COST = FOLDER / "cost.json"
@@ -57,7 +55,7 @@ def read_record(name: str, folder: str | Path = FOLDER) -> Record:
     rows = pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=words).fillna(dict.fromkeys(words, ""))
     if missing := [c for c in COLUMNS if c not in rows]:
         raise ValueError(f"{file} lacks the columns {', '.join(missing)}")
-    runs = json.loads(file.with_suffix(".json").read_text())["runs"]
+    runs = read_json(file.with_suffix(".json"))["runs"]
     if strangers := set(rows["run"]) ^ set(runs):
         raise ValueError(f"{file} and its JSON name different runs: {', '.join(sorted(strangers))}")
     if rows.duplicated(KEY).any():
@@ -84,7 +82,7 @@ class Cost:
 
 def read_costs(file: str | Path = COST) -> dict[str, Cost]:
     """Everything that the benchmarks recorded, by the name of the benchmark. Raises ``FileNotFoundError``."""
-    found = json.loads(Path(file).read_text())
+    found = read_json(file)
     return {name: Cost(**{**part, "rows": pd.DataFrame(part["rows"])}) for name, part in found.items()}
 
 
@@ -109,7 +107,7 @@ def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _facts(folder: Path) -> dict[str, Any]:
     """Configuration and provenance of a run, and of those that it went on from."""
-    facts = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("config", "provenance")}
+    facts = {name: read_json(folder / f"{name}.json") for name in ("config", "provenance")}
     for key, name in (("pretrained", "pretraining"), ("source", "finetuning")):
         if source := facts["config"].get(key):
             facts[name] = _facts(folder.parent / source)
@@ -127,10 +125,9 @@ def write_record(record: Record, name: str, folder: str | Path = FOLDER, note: s
         runs = {**before.runs, **runs}
     rows = rows.round(dict.fromkeys(("dice", "hd95_mm", "assd_mm"), DIGITS))
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".tmp")
-    rows.to_csv(temporary, index=False)
-    write_json(file.with_suffix(".json"), {"runs": runs})
-    os.replace(temporary, file)
+    with replacing(file) as draft:  # nothing but renaming lies between the two
+        rows.to_csv(draft, index=False)
+        write_json(file.with_suffix(".json"), {"runs": runs})
 
 
 def main() -> None:

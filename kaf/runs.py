@@ -2,41 +2,46 @@
 
 A run folder is found again by the configuration in its name and refuses any other one, so that running
 the same thing twice resumes or returns at once, and nothing is ever overwritten. Where several processes
-train together all of them read, and the first one writes.
+train together all of them read, and the first one writes. Two that do not know of each other cannot train in one
+folder (:meth:`Run.alone`); any number may read it.
 """
 
 import contextlib
 import csv
+import io
 import json
 import os
 import platform
 import subprocess
-import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 import kaf
+from kaf.files import append_line, exclusive, make_writable, read_json, replacing, sync, whole_lines, write_json
 from kaf.processes import rank
 
 
 class Run:
     """One run folder: ``config.json``, ``provenance.json``, ``log.csv``, ``checkpoint.pt``.
 
-    Raises ``ValueError`` where ``folder`` holds a run of another configuration.
+    Raises ``ValueError`` where ``folder`` holds a run of another configuration, ``OSError`` where a new run cannot be
+    written into it.
     """
 
     def __init__(self, folder: str | Path, config: Mapping[str, Any]):
         self.folder = Path(folder)
         self.config = json.loads(json.dumps(config))  # tuples become lists, as they will be read back
-        self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / "config.json"
         if file.is_file():
-            self._check(json.loads(file.read_text()))
-        else:
+            self._check(read_json(file))
+        elif rank() == 0:
+            make_writable(self.folder)
             write_json(file, self.config)
 
     def _check(self, found: dict) -> None:
@@ -49,22 +54,49 @@ class Run:
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint.pt"
 
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep every other process from training in this folder, until the block or this process ends.
+
+        Raises ``BlockingIOError`` where another one trains there. Of several processes that train together the first
+        one holds it for all.
+        """
+        if rank() > 0:
+            return contextlib.nullcontext()
+        return exclusive(self.folder, f"{self.folder} is in use: another process trains there. Wait until it has "
+                         "ended, or end it; then run the same again, it continues")
+
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace the checkpoint at once: a run killed while writing keeps the one before."""
         if rank() > 0:
             return
-        temporary = self.checkpoint.with_suffix(".tmp")
-        torch.save(dict(state), temporary)
-        os.replace(temporary, self.checkpoint)
+        log = self.folder / "log.csv"
+        if log.is_file():
+            sync(log)  # or a power cut could leave a checkpoint that knows more than the log
+        self.keep(self.checkpoint, state)
+
+    def keep(self, file: Path, content: Any) -> None:
+        """Write what :func:`torch.save` can into a file of this folder, whole or not at all."""
+        # Into an open file: given a name, torch does not say why it failed.
+        with replacing(file) as draft, draft.open("wb") as out:
+            torch.save(content, out)
 
     def load(self, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-        """The last checkpoint, or None. Raises ``ValueError`` for a file that cannot be read."""
-        if not self.checkpoint.is_file():
+        """The last checkpoint, or None. Raises ``ValueError`` for a file that is no checkpoint or is damaged."""
+        file = self.checkpoint
+        if not file.is_file():
             return None
         try:
-            return torch.load(self.checkpoint, map_location=device, weights_only=True)
+            state = torch.load(file, map_location=device, weights_only=True)
+            missing = {"step", "steps", "model"} - set(state)
+        except OSError:
+            raise  # it says why itself, and the file may be sound
         except Exception as error:
-            raise ValueError(f"{self.checkpoint} cannot be read; delete it to start again") from error
+            raise ValueError(f"{file} cannot be read: with {file.stat().st_size} bytes it is cut short, damaged, or no "
+                             "checkpoint; put a copy in its place, or delete it to start this run again") from error
+        if missing:
+            raise ValueError(f"{file} is no checkpoint of a run, it lacks {', '.join(sorted(missing))}; put a copy "
+                             "in its place, or delete it to start this run again")
+        return state
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The trained weights. Raises ``ValueError`` where the run is unfinished."""
@@ -82,49 +114,75 @@ class Run:
         if rank() > 0:
             return
         file = self.folder / "log.csv"
-        columns = list(row)
+        columns = None
         if file.is_file():
             with file.open(newline="") as source:
-                columns = next(csv.reader(source), columns)
-        with file.open("a", newline="") as out:
-            writer = csv.DictWriter(out, columns, restval="")
-            if out.tell() == 0:
-                writer.writeheader()
-            writer.writerow(row)
+                columns = next(csv.reader(source), None)
+        append_line(file, _csv_text(columns or list(row), [row], header=not columns))
 
     def rewind_log(self, step: int) -> None:
         """Forget rows at or after ``step``, which a resumed run writes again, and a last row cut short."""
         file = self.folder / "log.csv"
         if rank() > 0 or not file.is_file():
             return
-        with file.open(newline="") as source:
-            reader = csv.DictReader(source)
-            rows, columns = [row for row in reader if None not in row.values()], reader.fieldnames
-        temporary = file.with_suffix(".tmp")
-        with temporary.open("w", newline="") as out:
-            writer = csv.DictWriter(out, columns or [])
-            writer.writeheader()
-            writer.writerows(row for row in rows if int(row["step"]) < step)
-        if step and columns:
-            os.replace(temporary, file)
+        reader = csv.DictReader(whole_lines(file))
+        rows = [row for row in reader if int(row["step"]) < step]
+        if rows:
+            with replacing(file) as draft:
+                draft.write_text(_csv_text(reader.fieldnames, rows, header=True) + "\n")
         else:  # from the start: the first row names the columns anew
-            temporary.unlink()
             file.unlink()
 
     def history(self) -> Any:
-        """The log as a table."""
+        """The log as a table, without a row that is being written. Raises ``FileNotFoundError`` where there is none."""
         import pandas as pd
 
-        return pd.read_csv(self.folder / "log.csv")
+        return pd.read_csv(io.StringIO("\n".join(whole_lines(self.folder / "log.csv"))))
+
+    def describe_data(self, facts: Mapping[str, Any]) -> None:
+        """Keep once as ``data.json`` what is known about the data besides the configuration."""
+        file = self.folder / "data.json"
+        if rank() == 0 and not file.is_file():
+            write_json(file, facts)
 
     def add_provenance(self, **facts: Any) -> dict[str, Any]:
         """Write what made this run: versions, machine kind, ``facts``. Returns it."""
         file = self.folder / "provenance.json"
-        found = json.loads(file.read_text()) if file.is_file() else provenance()
+        found = read_json(file) if file.is_file() else provenance()
         found.update(facts)
         if rank() == 0:
             write_json(file, found)
         return found
+
+
+def _csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], header: bool) -> str:
+    """Rows as lines of CSV, without the end of the last."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue().removesuffix("\n")
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, torch.Tensor], file: Path) -> None:
+    """Copy the weights that were read from ``file`` into ``module``.
+
+    Raises ``ValueError`` where they belong to another network, and says in what the two differ.
+    """
+    both = module.state_dict(), weights
+    ours, theirs = ({name: tuple(value.shape) for name, value in part.items()} for part in both)
+    differences = [f"{name} is {_shape(theirs.get(name))} there, {_shape(ours.get(name))} here"
+                   for name in dict.fromkeys([*ours, *theirs]) if ours.get(name) != theirs.get(name)]
+    if differences:
+        more = f", and {len(differences) - 3} more" if len(differences) > 3 else ""
+        raise ValueError(f"{file} holds the weights of another network: {'; '.join(differences[:3])}{more}. Choose the "
+                         "network that it was trained with, or another run folder")
+    module.load_state_dict(weights)
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "missing" if shape is None else " x ".join(map(str, shape)) or "a number"
 
 
 def provenance(device: str = "cpu") -> dict[str, Any]:
@@ -155,49 +213,3 @@ def commit() -> str:
         return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "-uno", ".") else "")
     except OSError:  # git is not installed
         return ""
-
-
-def reset_peak_memory(device: str = "cpu") -> None:
-    """Let :func:`peak_memory_mb` start again, so that a run is not charged with the one before it.
-
-    For the memory of a process only Linux can do so; elsewhere the peak since its start remains.
-    """
-    if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats()
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory_mb(device: str = "cpu") -> float:
-    """Largest memory since the start or the last reset (MiB): of the GPU where one is used, else of this process.
-
-    NaN on Windows.
-    """
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() / 2**20
-    with contextlib.suppress(OSError):  # Linux; what getrusage says there can begin with the peak of a parent process
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 2**10
-    try:
-        import resource
-    except ImportError:  # Windows
-        return float("nan")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if platform.system() == "Darwin" else peak / 2**10
-
-
-def write_json(file: Path, content: Any) -> None:
-    """Write JSON at once or not at all; several processes may write the same at the same time."""
-    temporary = file.with_suffix(f".tmp{rank()}")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, file)
-
-
-class Clock:
-    """Seconds of work, added up over interruptions."""
-
-    def __init__(self, before: float = 0.0):
-        self.before, self.start = before, time.monotonic()
-
-    def seconds(self) -> float:
-        return self.before + time.monotonic() - self.start

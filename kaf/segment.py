@@ -9,7 +9,6 @@ same kind of image, slices along the last axis, in-plane axes pointing the same 
 """
 
 import argparse
-import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from kaf.data.cases import Case, get_layout, read_volume, write_labels
 from kaf.data.grid import store_shape
 from kaf.data.prepare import detect, statistics, to_8bit
 from kaf.data.store import SliceSample, StoreSettings, cut
+from kaf.files import read_json, replacing
 from kaf.finetune import load_network, predict_slices
 from kaf.keypoints import from_arrays
 from kaf.loop import make_fabric
@@ -55,7 +55,7 @@ class Segmenter(NamedTuple):
         folder = Path(folder)
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(f"{folder} is no run folder, it has no config.json; kaf.finetune makes one")
-        config = json.loads((folder / "config.json").read_text())
+        config = read_json(folder / "config.json")
         if "method" not in config:
             raise ValueError(f"{folder} is a pretraining run, which segments nothing; give one of fine-tuning")
         experiment, run = restore(config["experiment"]), Run(folder, config)
@@ -95,7 +95,7 @@ class DataFacts(NamedTuple):
     def of(cls, folder: Path, experiment) -> "DataFacts":
         """From ``data.json`` in a run folder; runs older than that file used the usual settings."""
         if (folder / "data.json").is_file():
-            found = json.loads((folder / "data.json").read_text())
+            found = read_json(folder / "data.json")
             return cls(StoreSettings(**found["settings"]), {int(k): v for k, v in found["structures"].items()})
         data = experiment.data
         settings = StoreSettings(data.dataset, data.spacing_mm, detector=data.detector)
@@ -115,12 +115,8 @@ def segment(segmenter: Segmenter, image: str | Path, out: str | Path, frame: int
     case = Case(image.name, "", "", "", image, frame_index=frame)
     volume = read_volume(case)
     labels = segmenter(volume.image, volume.spacing_mm, progress)
-    temporary = out.with_name(f".{os.getpid()}-{out.name}")
-    try:
-        write_labels(temporary, labels, case)
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(out) as draft:
+        write_labels(draft, labels, case)
     return labels
 
 

@@ -15,6 +15,7 @@ from kaf.data.prepare import prepare
 from kaf.data.splits import Split, kfold, labelled_draw
 from kaf.data.store import Store, StoreSettings
 from kaf.evaluate import COLUMNS
+from kaf.files import write_csv
 from kaf.finetune import evaluate, finetune, get_method, load_network
 from kaf.loop import make_fabric
 from kaf.pretrain import KINDS, pretrain
@@ -71,7 +72,7 @@ class Study:
         file = run.folder / "scores.csv"
         with make_fabric(self.device, self.devices, self.num_nodes).rank_zero_first():  # one process scores
             if not file.is_file():
-                self._score(run, method, m, draw).to_csv(file, index=False)
+                write_csv(file, self._score(run, method, m, draw))
         words = {"frame": str, "group": str}  # empty where a data set has none, and then no number
         rows = pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=words)
         return run, rows.fillna(dict.fromkeys(words, ""))

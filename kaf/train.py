@@ -28,8 +28,10 @@ def main(arguments: list[str] | None = None) -> None:
             study = open_study(experiment, a.data_root, a.output, a.fold, device=a.device, devices=a.devices,
                                num_nodes=a.num_nodes)
         result = train(study, a)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, FloatingPointError) as error:
         parser.error(str(error))
+    except KeyboardInterrupt as stop:
+        parser.exit(130, f"{stop or 'stopped at once; run the same again, it goes on from what was saved'}\n")
     if fabric.is_global_zero:
         print(result)
 

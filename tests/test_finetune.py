@@ -98,7 +98,7 @@ def test_methods_and_pretraining_must_agree(store, tmp_path, pretrained):
         run_it(store, tmp_path, "kaf_pretrained")
     with pytest.raises(ValueError, match="'unet' has pretraining 'none', but a pretraining run was given"):
         run_it(store, tmp_path, "unet", pretrained)
-    with pytest.raises(ValueError, match="does not fit this network"):
+    with pytest.raises(ValueError, match="holds the weights of another network"):
         run_it(store, tmp_path, "kaf_pretrained", pretrained, width=4)
     with pytest.raises(ValueError, match=f"unknown method 'vnet'; choose from {', '.join(METHODS)}"):
         get_method("vnet")

@@ -1,9 +1,5 @@
-import math
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,31 +9,8 @@ from kaf import loop
 from kaf.config import OptimConfig
 from kaf.loop import fit, learning_rate, make_fabric, make_optimiser, step_generator
 from kaf.runs import Run
+from tests.noisy import STEPS, Noisy, batches, in_a_process, train
 from tests.tiny import interrupting, must_not_train, same_weights
-
-STEPS = 12
-
-
-class Noisy:
-    """Regression on random numbers; every step draws its own noise."""
-
-    def __call__(self, model, batch, step):
-        noise = torch.randn(batch.shape, generator=step_generator(0, step))
-        value = (model(batch + 0.1 * noise) - batch.sum(1, keepdim=True)).square().mean()
-        return value, {"noise": noise.mean()}
-
-
-def batches(start):
-    return (torch.randn(8, 3, generator=step_generator(1, step)) for step in range(start, STEPS))
-
-
-def train(folder, loss, name="adamw", **changes):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 1))
-    run = Run(folder, {})
-    optim = OptimConfig(STEPS, 8, name=name, lr=0.05, **changes)
-    fit(run, make_fabric("cpu"), model, optim, STEPS, batches, loss, log_every=5)
-    return run
 
 
 @pytest.fixture
@@ -60,76 +33,66 @@ def test_an_interrupted_run_ends_with_the_same_weights(tmp_path, save_every_step
     assert parts.history()["step"].tolist() == [0, 5, 10, 11]
 
 
-def test_ctrl_c_saves_between_two_minutes_and_hands_the_signal_back(tmp_path):
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt, match=f"after step 4 of {STEPS}; run the same again"):
-        train(tmp_path, interrupting(Noisy, 3, "ctrl-c")())
-    assert Run(tmp_path, {}).load()["step"] == 4 and signal.getsignal(signal.SIGINT) is before
-
-
-def test_a_second_ctrl_c_stops_at_once(tmp_path):
-    class Impatient(Noisy):
-        def __call__(self, model, batch, step):
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
-            raise AssertionError("still here")
-
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, Impatient())
-    assert Run(tmp_path, {}).load() is None
-
-
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on Windows")
 def test_a_killed_process_loses_nothing_that_was_saved(tmp_path):
-    program = ("import os, signal, sys; from tests import test_loop as t\n"
-               "class Killed(t.Noisy):\n"
-               "    def __call__(self, model, batch, step):\n"
-               "        if step == 7: os.kill(os.getpid(), signal.SIGKILL)\n"
-               "        return super().__call__(model, batch, step)\n"
-               "t.loop.SAVE_EVERY_S = -1.0; t.train(sys.argv[1], Killed())")
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "killed")], capture_output=True,
-                          cwd=Path(__file__).parents[1], env={**os.environ, "TQDM_DISABLE": "1"}, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    killed = in_a_process("if step == 7: os.kill(os.getpid(), signal.SIGKILL)", tmp_path / "killed")
+    _, said = killed.communicate(timeout=60)
+    assert killed.returncode == -signal.SIGKILL, said
     assert Run(tmp_path / "killed", {}).load()["step"] == 7
     killed, whole = train(tmp_path / "killed", Noisy()), train(tmp_path / "whole", Noisy())
     assert same_weights(killed.weights(), whole.weights()) and killed.history().equals(whole.history())
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on Windows")
+def test_two_processes_do_not_train_in_one_folder_until_one_is_dead(tmp_path):
+    # It has a child, as the workers of a loader are, which lives on when it is killed.
+    first = in_a_process("if step == 3:\n"
+                         "    child = os.fork() or time.sleep(600)\n"
+                         "    print(child, flush=True); time.sleep(600)", tmp_path / "shared")
+    child = int(first.stdout.readline())
+    try:
+        with pytest.raises(BlockingIOError, match=r"shared is in use: another process trains there. Wait until"):
+            train(tmp_path / "shared", Noisy())
+        for reader in (Run(tmp_path / "shared", {}), Run(tmp_path / "shared", {})):
+            assert reader.load()["step"] == 3 and reader.history()["step"].tolist() == [0]
+        first.kill()
+        first.wait()
+        os.kill(child, 0)  # raises where there is no such process
+        again, whole = train(tmp_path / "shared", Noisy()), train(tmp_path / "whole", Noisy())
+    finally:
+        first.kill()
+        os.kill(child, signal.SIGKILL)
+    assert same_weights(again.weights(), whole.weights()) and again.history().equals(whole.history())
+
+
+def test_the_folder_is_free_after_an_error(tmp_path):
+    class Wrong(Noisy):
+        def __call__(self, model, batch, step):
+            with pytest.raises(BlockingIOError), Run(tmp_path, {}).alone():
+                pass
+            raise RuntimeError("a mistake")
+
+    with pytest.raises(RuntimeError, match="a mistake"):
+        train(tmp_path, Wrong())
+    train(tmp_path, Noisy())
+
+
+def test_a_checkpoint_of_another_network_is_refused_with_its_name(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, interrupting(Noisy, 3, "ctrl-c")())
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    with pytest.raises(ValueError, match=r"checkpoint.pt holds the weights of another network: "
+                       "0.weight is 4 x 3 there, 5 x 3 here; .* and 4 more. Choose the network"):
+        train(tmp_path, Noisy(), hidden=5)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
 def test_a_finished_run_is_not_trained_again(tmp_path):
     run = train(tmp_path, Noisy())
     files = {file: file.read_bytes() for file in run.folder.iterdir()}
-    assert {"checkpoint.pt", "config.json", "log.csv", "provenance.json"} == {file.name for file in files}
+    assert {".lock", "checkpoint.pt", "config.json", "log.csv", "provenance.json"} == {file.name for file in files}
     train(tmp_path, must_not_train)
     assert files == {file: file.read_bytes() for file in run.folder.iterdir()}
-
-
-@pytest.mark.parametrize("at", [0, 6])  # 6 is no step that is logged
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(tmp_path, save_every_step, at):
-    class Broken(Noisy):
-        def __call__(self, model, batch, step):
-            value, logged = super().__call__(model, batch, step)
-            return value * (math.nan if step == at else 1), logged
-
-    kept = "last good state is in the checkpoint" if at else "no checkpoint yet"
-    with pytest.raises(FloatingPointError, match=f"the loss is nan at step {at}; the batch is in .*{kept}"):
-        train(tmp_path, Broken())
-    assert torch.equal(torch.load(tmp_path / "bad_batch.pt"), next(iter(batches(at))))
-    state = Run(tmp_path, {}).load()
-    assert (state is None) if at == 0 else state["step"] == at
-    assert same_weights(train(tmp_path, Noisy()).weights(), train(tmp_path / "whole", Noisy()).weights())
-
-
-def test_a_gradient_that_is_not_finite_never_reaches_the_checkpoint(tmp_path, save_every_step):
-    class Steep(Noisy):
-        def __call__(self, model, batch, step):
-            value, logged = super().__call__(model, batch, step)
-            if step == 5:
-                value.register_hook(lambda gradient: gradient * math.nan)
-            return value, logged
-
-    with pytest.raises(FloatingPointError, match="a weight is not finite at step 5"):
-        train(tmp_path, Steep())
-    assert Run(tmp_path, {}).load()["step"] == 5
 
 
 def test_learning_rate_follows_its_closed_form():
@@ -167,19 +130,6 @@ def test_steps_and_seeds_have_their_own_random_numbers():
 def test_an_unknown_optimiser_is_refused():
     with pytest.raises(ValueError, match="unknown optimiser 'lion'; choose adamw, adam or sgd"):
         make_optimiser(nn.Linear(1, 1), OptimConfig(1, 1, name="lion"))
-
-
-def test_a_loss_that_is_not_finite_is_found_before_the_next_row_of_the_log(tmp_path):
-    class Broken(Noisy):
-        def __call__(self, model, batch, step):
-            value, logged = super().__call__(model, batch, step)
-            return value * (math.inf if step == 7 else 1), logged
-
-    with pytest.raises(FloatingPointError, match="the loss is inf at step 7; .* there is no checkpoint yet"):
-        train(tmp_path, Broken())
-    assert torch.equal(torch.load(tmp_path / "bad_batch.pt"), next(iter(batches(7))))
-    assert Run(tmp_path, {}).history()["step"].tolist() == [0, 5] and Run(tmp_path, {}).load() is None
-    assert same_weights(train(tmp_path, Noisy()).weights(), train(tmp_path / "whole", Noisy()).weights())
 
 
 def test_a_network_is_compiled_where_asked_for(tmp_path, monkeypatch):

@@ -110,7 +110,7 @@ def test_the_encoder_moves_with_its_keypoint_layers(finished):
 
 @pytest.mark.parametrize("name, width", [("unet", 2), ("kaf_unet", 4)])
 def test_an_encoder_that_does_not_fit_is_refused(finished, name, width):
-    with pytest.raises(ValueError, match="does not fit this network"):
+    with pytest.raises(ValueError, match="holds the weights of another network"):
         load_encoder(finished, build_network(name, 4, width, LAYERS))
 
 

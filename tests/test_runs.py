@@ -2,12 +2,16 @@ import getpass
 import json
 import os
 import platform
-import sys
+from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-from kaf.runs import Clock, Run, peak_memory_mb, provenance, reset_peak_memory, write_json
+from kaf.guards import broken
+from kaf.runs import Run, load_weights, provenance
+from tests.noisy import Noisy, train
+from tests.tiny import interrupting
 
 
 def test_a_folder_keeps_its_configuration_and_refuses_another(tmp_path):
@@ -18,26 +22,55 @@ def test_a_folder_keeps_its_configuration_and_refuses_another(tmp_path):
         Run(first.folder, {"lr": 0.2, "weights": (1, 2), "seed": 0})
 
 
-def test_a_save_that_fails_keeps_the_checkpoint_before(tmp_path, monkeypatch):
+STATE = {"step": 1, "steps": 2, "model": {"weight": torch.ones(100)}}
+
+
+class Evil:
+    """What a pickle can do to those who open it."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("opened"),)
+
+
+def test_a_damaged_checkpoint_says_what_to_do(tmp_path, monkeypatch):
     run = Run(tmp_path, {})
     assert run.load() is None
-    run.save({"step": 1, "weight": torch.ones(2)})
-
-    def half(_, file):
-        file.write_bytes(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(torch, "save", half)
-    with pytest.raises(OSError, match="disk full"):
-        run.save({"step": 2})
-    assert run.load()["step"] == 1 and run.load()["weight"].tolist() == [1, 1]
+    run.save(STATE)
+    whole = run.checkpoint.read_bytes()
+    for content in (b"", b"nonsense", whole[: len(whole) // 2], whole[:-1], whole[100:]):
+        run.checkpoint.write_bytes(content)
+        with pytest.raises(ValueError, match=f"checkpoint.pt cannot be read: with {len(content)} bytes it is cut "
+                           "short, damaged, or no checkpoint; put a copy in its place, or delete it to start"):
+            run.load()
+        assert run.checkpoint.read_bytes() == content
 
 
-def test_a_damaged_checkpoint_says_what_to_do(tmp_path):
+def test_a_checkpoint_from_outside_runs_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     run = Run(tmp_path, {})
-    run.checkpoint.write_bytes(b"nonsense")
-    with pytest.raises(ValueError, match="checkpoint.pt cannot be read; delete it"):
+    torch.save({**STATE, "more": Evil()}, run.checkpoint)
+    with pytest.raises(ValueError, match=r"checkpoint.pt cannot be read"):
         run.load()
+    assert not (tmp_path / "opened").exists()
+
+
+@pytest.mark.parametrize("content", [{"model": {}}, {}, []])
+def test_another_file_of_torch_is_no_checkpoint(tmp_path, content):
+    run = Run(tmp_path, {})
+    torch.save(content, run.checkpoint)
+    with pytest.raises(ValueError, match=r"checkpoint.pt is no checkpoint of a run, it lacks .*step"):
+        run.load()
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    linear = nn.Linear(2, 3)
+    before = linear.weight.clone()
+    with pytest.raises(ValueError, match=r"x.pt holds the weights of another network: weight is 3 x 1 there, "
+                       r"3 x 2 here; bias is missing there, 3 here; scale is a number there, missing here. Choose"):
+        load_weights(linear, {"weight": torch.ones(3, 1), "scale": torch.tensor(1.0)}, tmp_path / "x.pt")
+    assert torch.equal(linear.weight, before)
+    load_weights(linear, {"weight": torch.ones(3, 2), "bias": torch.ones(3)}, tmp_path / "x.pt")
+    assert linear.weight.eq(1).all()
 
 
 def test_only_a_finished_run_gives_its_weights(tmp_path):
@@ -67,6 +100,7 @@ def test_rewinding_forgets_later_rows_and_one_cut_short(tmp_path):
         run.log({"step": step, "loss": 1 / 3})
     with (tmp_path / "log.csv").open("a") as out:
         out.write("2")  # of "250,...": the process died here
+    assert run.history()["step"].tolist() == [0, 10, 20, 30, 40]
     run.rewind_log(30)
     run.log({"step": 30, "loss": 2.0})
     assert run.history()["step"].tolist() == [0, 10, 20, 30]
@@ -81,30 +115,16 @@ def test_provenance_names_versions_but_nobody(tmp_path):
     found = run.add_provenance(**provenance(), seconds=3)
     assert run.add_provenance(steps=4) == {**found, "steps": 4}
     assert found["torch"] == torch.__version__ and found["seconds"] == 3
-    text = (tmp_path / "provenance.json").read_text()
-    for secret in (getpass.getuser() + "@", platform.node(), os.path.expanduser("~") + "/", str(tmp_path)):
-        assert not secret or secret not in text
 
 
-def test_json_is_written_at_once_or_not_at_all(tmp_path):
-    file = tmp_path / "x.json"
-    write_json(file, {"a": 1})
-    with pytest.raises(TypeError):
-        write_json(file, {"a": object()})
-    assert json.loads(file.read_text()) == {"a": 1} and list(tmp_path.iterdir()) == [file]
-
-
-def test_memory_and_time_are_measured():
-    before = peak_memory_mb()
-    block = torch.ones(200 * 2**18)  # 200 MiB
-    assert peak_memory_mb() >= before > 50 and peak_memory_mb() > block.numel() * 4 / 2**20
-    assert 10 <= Clock(10).seconds() < 11
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can reset the peak of a process")
-def test_a_reset_forgets_the_memory_of_the_run_before():
-    block = torch.ones(50_000_000)
-    before = peak_memory_mb()
-    del block
-    reset_peak_memory()
-    assert peak_memory_mb() < before - 150
+def test_a_run_folder_names_nobody_and_no_place(tmp_path):
+    """In none of its files, the checkpoint and a batch kept for inspection included."""
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", interrupting(Noisy, 3, "ctrl-c")())
+    broken(Run(tmp_path / "run", {}), torch.ones(2), "a test", 4)
+    files = list((tmp_path / "run").iterdir())
+    assert {"config.json", "provenance.json", "log.csv", "checkpoint.pt", "bad_batch.pt"} <= {f.name for f in files}
+    secrets = (getpass.getuser() + "@", platform.node(), os.path.expanduser("~") + "/", str(tmp_path), str(Path.cwd()))
+    for file in files:
+        content = file.read_bytes()
+        assert not [secret for secret in secrets if secret and secret.encode() in content], file.name

@@ -1,6 +1,6 @@
-"""Reading parts of ``.npy`` files by position.
+"""Writing ``.npy`` files, and reading parts of them by position.
 
-A memory map would do, but the pages it has touched count as memory of the process for as long as it is open: a
+To read, a memory map would do, but the pages it has touched count as memory of the process for as long as it is open: a
 loader that goes through a large store in random order seems to grow until it holds all of it.
 """
 
@@ -9,9 +9,16 @@ import weakref
 from functools import cache, lru_cache
 from math import prod
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
+
+
+def write_array(file: str | Path, array: np.ndarray) -> None:
+    """Write what :func:`numpy.save` would. Into a file of its own numpy writes without saying why it failed."""
+    with open(file, "wb") as out:
+        np.lib.format.write_array(SimpleNamespace(write=out.write), array, allow_pickle=False)
 
 
 class Header(NamedTuple):

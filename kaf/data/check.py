@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from kaf.data.cases import LAYOUTS, Case, Layout, Volume, check_headers, find_cases, get_layout, read_volume
-from kaf.data.files import file_digest
 from kaf.data.nifti import Header, why_no_access
 from kaf.data.problems import Problem
+from kaf.files import file_digest
 from kaf.progress import progress_bar
 
 

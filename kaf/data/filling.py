@@ -1,10 +1,6 @@
-"""The folder of a store while it is filled: what must be known first, the lock, the manifest (chapter 0)."""
+"""The folder of a store while it is filled: what must be known first, the manifest (chapter 0)."""
 
-import json
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from math import prod
 from pathlib import Path
@@ -14,9 +10,9 @@ import torch
 
 from kaf import __version__
 from kaf.data.cases import Case, check_cases, get_layout
-from kaf.data.files import make_writable, read_sealed, seal
 from kaf.data.grid import store_shape
 from kaf.data.store import VERSION, StoreSettings, VolumeRecord, read_manifest
+from kaf.files import clear_drafts, read_json, seal, write_json
 
 
 def check_first(cases: list[Case], out: Path, settings: StoreSettings) -> None:
@@ -36,28 +32,6 @@ def check_first(cases: list[Case], out: Path, settings: StoreSettings) -> None:
                       "make room or choose another folder")
 
 
-@contextmanager
-def exclusive(out: Path) -> Iterator[None]:
-    """Let one process at a time write to ``out``; a kill releases it. Without effect on Windows."""
-    make_writable(out / "volumes")
-    with open(out / ".lock", "w") as lock:
-        if os.name == "posix":
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def writing(what: str, out: Path) -> Iterator[None]:
-    """Say what to do where a disk is full; NumPy's error then has not even a number."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(f"cannot write {what} into {out} ({error.strerror or error}); make room there, or make it "
-                      "writable, and run prepare again: it continues") from error
-
-
 def begin(out: Path, settings: StoreSettings) -> None:
     """Begin a store, or check one already begun and clear what a killed run left half-written."""
     if (out / "manifest.json").exists():
@@ -66,15 +40,14 @@ def begin(out: Path, settings: StoreSettings) -> None:
         raise ValueError(f"{out} is no store: it holds volumes but no manifest.json; choose another folder")
     else:
         write_manifest(out, settings, [], complete=False)
-    for leftover in (out / "volumes").glob(".*"):
-        shutil.rmtree(leftover)
+    clear_drafts(out / "volumes")
 
 
 def finished(out: Path, cases: list[Case], root: Path) -> dict[str, VolumeRecord]:
     """Records of the volumes already in the store, by id. Raises ``ValueError`` unless they are those of ``cases``."""
     wanted, done = {case.id: case for case in cases}, {}
     for file in sorted((out / "volumes").glob("*/record.json")):
-        record = VolumeRecord.from_json(read_sealed(file, "delete its folder and run prepare again"))
+        record = VolumeRecord.from_json(read_json(file, "delete its folder and run prepare again"))
         case = wanted.get(record.id)
         if case is None:
             raise ValueError(f"the store {out} holds {record.id}, but {root} does not; choose another folder")
@@ -97,7 +70,4 @@ def write_manifest(out: Path, settings: StoreSettings, records: list[VolumeRecor
         "complete": complete,
         "volumes": [asdict(record) for record in records],
     }
-    temporary = out / "manifest.json.partial"
-    with writing("the manifest", out):
-        temporary.write_text(json.dumps(seal(manifest), indent=1))
-        os.replace(temporary, out / "manifest.json")
+    write_json(out / "manifest.json", seal(manifest), indent=1)

@@ -8,10 +8,7 @@ Command: ``python -m kaf.data.phantom ROOT [--patients N] [--kind mr|ct] [--comp
 """
 
 import argparse
-import json
-import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +18,7 @@ import numpy as np
 from kaf.data.phantom_ct import ct_volume
 from kaf.data.phantom_heart import GROUPS
 from kaf.data.phantom_mr import mr_stack
+from kaf.files import building, exclusive, read_json, replacing, write_json
 from kaf.progress import progress_bar
 
 VERSION = 2  # raise it when the same seed gives other patients
@@ -80,11 +78,14 @@ def write_phantom(
     _claim(root, {"version": VERSION, "kind": kind, "seed": seed, "size": size, "slices": list(slices)})
     write = {"mr": _write_mr, "ct": _write_ct}[kind]
     done = {"mr": "patient{:03d}/Info.cfg", "ct": "ct_{:04d}_image.nii.gz"}[kind]
-    missing = [p for p in range(patients) if not (root / done.format(p + 1)).is_file()]
-    for index in progress_bar(missing, not progress, desc=f"phantom {kind}", unit="patient"):
-        patient = make_patient(index, seed, kind, size, slices)
-        with tempfile.TemporaryDirectory(dir=root, prefix=".") as folder:
-            write(patient, Path(folder), root)
+
+    def missing() -> list[int]:
+        return [p for p in range(patients) if not (root / done.format(p + 1)).is_file()]
+
+    if missing():
+        with exclusive(root):  # waits for another process, which may have made them by then
+            for index in progress_bar(missing(), not progress, desc=f"phantom {kind}", unit="patient"):
+                write(make_patient(index, seed, kind, size, slices), root)
     return root
 
 
@@ -105,41 +106,37 @@ def _claim(root: Path, settings: dict) -> None:
         if root.is_dir() and any(not p.name.startswith(".") for p in root.iterdir()):
             raise ValueError(f"{root} is not empty and holds no {MANIFEST}; give an empty or a new folder")
         root.mkdir(parents=True, exist_ok=True)
-        draft = root / f".{MANIFEST}.{os.getpid()}"
-        draft.write_text(json.dumps(settings, indent=1) + "\n")
-        os.replace(draft, manifest)
-    found = json.loads(manifest.read_text())
+        write_json(manifest, settings, indent=1)
+    found = read_json(manifest)
     if found != settings:
         other = {k: (found.get(k), v) for k, v in settings.items() if found.get(k) != v}
         raise ValueError(f"{root} holds a phantom of other settings (there, asked): {other}; give another folder")
 
 
-def _write_mr(patient: Patient, draft: Path, root: Path) -> None:
-    """The files of ACDC for one patient, moved into place as one folder."""
-    folder = draft / patient.id
-    folder.mkdir()
+def _write_mr(patient: Patient, root: Path) -> None:
+    """The files of ACDC for one patient, in a folder that appears whole."""
     rng = np.random.default_rng([ord(c) for c in patient.id])
     numbers = (1, int(rng.integers(8, 14)))
     affine = np.diag([*patient.spacing_mm[::-1], 1.0])  # as in ACDC, which keeps no orientation
-    for number, image, label in zip(numbers, patient.images, patient.labels, strict=True):
-        name = f"{patient.id}_frame{number:02d}"
-        _save(folder / f"{name}.nii.gz", image, affine)
-        _save(folder / f"{name}_gt.nii.gz", label, affine)
     info = {"ED": numbers[0], "ES": numbers[1], "Group": patient.group, "Height": round(rng.normal(170, 9), 1)}
     info |= {"NbFrame": 30, "Weight": round(rng.normal(76, 12), 1)}
-    (folder / "Info.cfg").write_text("".join(f"{key}: {value}\n" for key, value in info.items()))
     shutil.rmtree(root / patient.id, ignore_errors=True)  # what is there is incomplete
-    os.replace(folder, root / patient.id)
+    with building(root / patient.id) as folder:
+        for number, image, label in zip(numbers, patient.images, patient.labels, strict=True):
+            name = f"{patient.id}_frame{number:02d}"
+            _save(folder / f"{name}.nii.gz", image, affine)
+            _save(folder / f"{name}_gt.nii.gz", label, affine)
+        (folder / "Info.cfg").write_text("".join(f"{key}: {value}\n" for key, value in info.items()))
 
 
-def _write_ct(patient: Patient, draft: Path, root: Path) -> None:
+def _write_ct(patient: Patient, root: Path) -> None:
     """The two files of CHD-68 for one patient; the image, which says that it is there, comes last."""
     sizes = np.array(patient.spacing_mm[::-1]) * (-1, -1, 1)  # i to the left, j to the back, k upwards
     affine = np.diag([*sizes, 1.0])
     affine[:3, 3] = -sizes * (np.array(patient.images.shape[:0:-1]) - 1) / 2  # the centre is the origin
     for name, array in (("label", patient.labels[0]), ("image", patient.images[0])):
-        _save(draft / f"{name}.nii.gz", array, affine)
-        os.replace(draft / f"{name}.nii.gz", root / f"{patient.id}_{name}.nii.gz")
+        with replacing(root / f"{patient.id}_{name}.nii.gz") as draft:
+            _save(draft, array, affine)
 
 
 def _save(path: Path, array: np.ndarray, affine: np.ndarray) -> None:

@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -16,11 +15,12 @@ import cv2
 import numpy as np
 import torch
 
+from kaf.data.arrays import write_array
 from kaf.data.cases import Case, Volume, find_cases, read_volume
-from kaf.data.files import file_digest, seal
-from kaf.data.filling import begin, check_first, exclusive, finished, write_manifest, writing
+from kaf.data.filling import begin, check_first, finished, write_manifest
 from kaf.data.grid import resample, resample_labels, store_shape
 from kaf.data.store import Store, StoreSettings, VolumeRecord
+from kaf.files import building, exclusive, file_digest, make_writable, seal
 from kaf.keypoints import Keypoints, deduplicate, get_detector
 from kaf.progress import progress_bar
 
@@ -49,7 +49,8 @@ def prepare(
         raise ValueError(f"the settings are for {settings.dataset!r}, not for {dataset!r}")
     cases = find_cases(dataset, root)
     check_first(cases, out, settings)
-    with exclusive(out):
+    make_writable(out / "volumes")
+    with exclusive(out):  # a second process waits
         begin(out, settings)
         done = finished(out, cases, root)
         missing = [case for case in cases if case.id not in done]
@@ -64,9 +65,13 @@ def _run(cases: list[Case], root, out, settings, workers, progress) -> dict[str,
     patients = [list(group) for _, group in groupby(cases, key=lambda case: case.patient)]
     done = {}
     with progress_bar(total=len(cases), unit="volume", desc="prepare", quiet=not progress) as bar:
-        for records in _map(patients, root, out, settings, min(workers, len(patients))):
-            done |= {record.id: record for record in records}
-            bar.update(len(records))
+        try:
+            for records in _map(patients, root, out, settings, min(workers, len(patients))):
+                done |= {record.id: record for record in records}
+                bar.update(len(records))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"stopped with {len(done)} of {len(cases)} volumes prepared; run the same again "
+                                    "to go on") from None
     return done
 
 
@@ -100,32 +105,29 @@ def prepare_patient(cases: list[Case], root: Path, out: Path, settings: StoreSet
 def _write_volume(case: Case, root: Path, out: Path, settings: StoreSettings) -> VolumeRecord:
     volume = read_volume(case)
     arrays, counts = prepare_volume(volume, settings)
-    with writing(case.id, out):
-        return _write_arrays(case, volume, arrays, counts, root, out)
+    with building(out / "volumes" / case.id) as draft:
+        record = _write_arrays(draft, case, volume, arrays, counts, root)
+        (draft / "record.json").write_text(json.dumps(seal(asdict(record))))
+    return record
 
 
-def _write_arrays(case: Case, volume: Volume, arrays: dict, counts: tuple, root: Path, out: Path) -> VolumeRecord:
-    temporary = Path(tempfile.mkdtemp(prefix=".", dir=out / "volumes"))
+def _write_arrays(draft: Path, case: Case, volume: Volume, arrays: dict, counts: tuple, root: Path) -> VolumeRecord:
     checksums = {}
     for name, array in arrays.items():
-        np.save(temporary / name, array)
-        checksums[name] = file_digest(temporary / name)
+        write_array(draft / name, array)
+        checksums[name] = file_digest(draft / name)
     sources = {file.relative_to(root).as_posix(): file for file in (case.image, case.label) if file}
     checksums |= {name: _source_digest(file, file.stat().st_mtime_ns) for name, file in sources.items()}
     image = arrays["image.npy"]
     native = volume.image.shape
     spacing = tuple((np.array(volume.spacing_mm) * native / image.shape).tolist())  # same field of view
-    record = VolumeRecord(
+    return VolumeRecord(
         case.id, case.patient, case.frame, case.group, volume.label is not None,
         image.shape, native, spacing, volume.spacing_mm,
         *statistics(image), volume.orientation,
         case.image.relative_to(root).as_posix(), counts,
         {name: file.stat().st_size for name, file in sources.items()}, checksums,
     )  # fmt: skip
-    (temporary / "record.json").write_text(json.dumps(seal(asdict(record))))
-    temporary.chmod(0o755)  # mkdtemp makes it private
-    temporary.rename(out / "volumes" / case.id)
-    return record
 
 
 def prepare_volume(volume: Volume, settings: StoreSettings) -> tuple[dict[str, np.ndarray], tuple[int, ...]]:

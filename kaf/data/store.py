@@ -19,8 +19,8 @@ from torch import Tensor
 
 from kaf.data.arrays import open_array
 from kaf.data.cases import get_layout
-from kaf.data.files import file_digest, read_sealed
 from kaf.data.grid import crop, crop_keypoints, uncrop  # noqa: F401  part of this module's interface
+from kaf.files import file_digest, read_json
 from kaf.keypoints import DETECTORS, Keypoints, pad, top_k
 
 VERSION = 2  # raise it whenever prepare, or a detector of kaf.keypoints, would give other content
@@ -189,7 +189,7 @@ class Store:
                     raise ValueError(f"{file} is damaged; delete its folder and run prepare again")
 
     def _array(self, v: int, name: str) -> np.ndarray:
-        return np.load(self.path / "volumes" / self.volumes[v].id / f"{name}.npy", mmap_mode="r")
+        return np.load(self.path / "volumes" / self.volumes[v].id / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
     def _rows(self, v: int, name: str, first: int, last: int) -> np.ndarray:
         """Entries ``first`` to ``last`` of an array, read-only."""
@@ -213,7 +213,7 @@ def read_manifest(path: Path, settings: StoreSettings | None = None) -> dict:
     file = path / "manifest.json"
     if not file.is_file():
         raise FileNotFoundError(f"{path} is no store, it has no manifest.json; kaf.data.prepare makes one")
-    manifest = read_sealed(file, "delete the store and run prepare again")
+    manifest = read_json(file, "delete the store and run prepare again")
     found = manifest.get("version")
     if found != VERSION:
         raise ValueError(f"the store {path} has format version {found}, not {VERSION}; prepare it anew")

@@ -22,6 +22,7 @@ from kaf.data.phantom_heart import (
     rv_fan,
     rv_profile,
 )
+from kaf.files import LOCK
 from kaf.keypoints import deduplicate, detect_sift
 
 SMALL = {"size": 96, "slices": (5, 7)}
@@ -97,7 +98,7 @@ def test_an_interrupted_patient_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(phantom, "_save", broken)
     with pytest.raises(OSError):
         write_phantom(tmp_path, 1, **SMALL, progress=False)
-    assert [p.name for p in tmp_path.iterdir()] == [phantom.MANIFEST]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [LOCK, phantom.MANIFEST]
 
 
 def test_other_settings_and_foreign_folders_are_refused(tmp_path):

@@ -10,6 +10,7 @@ import kaf.data.prepare as module
 from kaf.data.cases import read_volume
 from kaf.data.prepare import find_keypoints, prepare, prepare_volume, statistics, to_8bit
 from kaf.data.store import Store, StoreSettings
+from kaf.files import DRAFT
 from tests.data.layouts import write_acdc_patient
 
 SETTINGS = StoreSettings("acdc", 1.25, detector="grid")
@@ -100,11 +101,11 @@ def test_a_stopped_run_continues_where_it_stopped(root, tmp_path, monkeypatch):
         return real(*args)
 
     monkeypatch.setattr(module, "prepare_volume", stop_at_third)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="stopped with 2 of 4 volumes prepared; run the same again to go on"):
         run(root, tmp_path / "s")
     with pytest.raises(ValueError, match="unfinished"):
         Store.open(tmp_path / "s")
-    (tmp_path / "s" / "volumes" / ".half").mkdir()  # what a kill leaves behind
+    (tmp_path / "s" / "volumes" / f"{DRAFT}1-half").mkdir()  # what a kill leaves behind
     store = run(root, tmp_path / "s")
     assert len(calls) == 3 + 2  # the two finished volumes are not made again
     assert store.volumes == whole.volumes

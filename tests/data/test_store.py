@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from kaf.data.cases import find_cases, read_volume
-from kaf.data.files import seal
 from kaf.data.prepare import prepare
 from kaf.data.store import Store, StoreSettings
+from kaf.files import seal
 from kaf.keypoints import deduplicate, detect_sift
 
 
