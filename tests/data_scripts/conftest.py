@@ -85,7 +85,7 @@ class Server:
 
     def _send(self, handler, rest, behaviour):
         pieces = {"whole": [rest], "cut": [rest[: len(rest) // 2]], "hang": [rest[:100], None],
-                  "slow": [rest[i : i + 1] for i in range(len(rest))]}[behaviour]  # fmt: skip
+                  "slow": [rest[i : i + 1] for i in range(100)]}[behaviour]  # fmt: skip
         for piece in pieces:
             try:
                 if piece is None:
