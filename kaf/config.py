@@ -14,16 +14,19 @@ from types import ModuleType
 from typing import Any, get_type_hints
 
 import kaf
+from kaf.choices import check_choice
 from kaf.data.augment import PRESETS as AUGMENT
 from kaf.data.augment import AugmentConfig
 from kaf.data.cases import get_layout
+from kaf.data.pairs import Window
 from kaf.fields import LATER, change, digest, plain  # noqa: F401  part of this module's interface
 from kaf.networks import PRESETS as KAF
 from kaf.networks import KAFConfig
+from kaf.parameters import Checked
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Checked):
     """What a network sees."""
 
     dataset: str
@@ -34,7 +37,7 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class OptimConfig:
+class OptimConfig(Checked):
     """One optimisation: linear warm-up, then a cosine to ``final`` times the learning rate."""
 
     steps: int  # batches; ignored where ``epochs`` is set
@@ -53,7 +56,7 @@ class OptimConfig:
 
 
 @dataclass(frozen=True)
-class PretrainConfig:
+class PretrainConfig(Checked):
     """Pretraining without labels (sections 3.2 and 3.3)."""
 
     optim: OptimConfig
@@ -72,9 +75,13 @@ class PretrainConfig:
     parts: int = field(default=0, metadata=LATER)  # positives lie in the same of so many parts instead; 0: no parts
     frames: tuple[str, ...] = field(default=(), metadata=LATER)  # such as ("ED", "ES"); (): every frame
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        Window(*self.neighbour)
+
 
 @dataclass(frozen=True)
-class FinetuneConfig:
+class FinetuneConfig(Checked):
     """Supervised training with few labels (section 4)."""
 
     optim: OptimConfig
@@ -83,7 +90,7 @@ class FinetuneConfig:
 
 
 @dataclass(frozen=True)
-class SelftrainConfig:
+class SelftrainConfig(Checked):
     """Self-training with a mean teacher; augmentation and loss on labelled slices are those of fine-tuning."""
 
     optim: OptimConfig = OptimConfig(100, 4)  # its batch counts labelled slices
@@ -95,7 +102,7 @@ class SelftrainConfig:
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(Checked):
     """Everything that decides a result, apart from the patients chosen."""
 
     data: DataConfig
@@ -119,8 +126,7 @@ RECIPES = ("default", "paper")
 DATASETS = ("phantom", "phantom-ct", "acdc", "chd")
 
 
-def resolve(scale: str, dataset: str = "phantom", recipe: str = "default", seed: int = 0,
-            **changes: Any) -> Experiment:
+def resolve(scale: str, dataset: str = "phantom", recipe: str = "default", seed: int = 0, **changes: Any) -> Experiment:
     """The experiment of a data set at a scale.
 
     ``scale`` is ``smoke`` (minutes on two cores), ``laptop`` (an hour) or ``full`` (a GPU).
@@ -128,17 +134,15 @@ def resolve(scale: str, dataset: str = "phantom", recipe: str = "default", seed:
     scale ``full`` it is the published experiment. ``changes`` as in :meth:`Experiment.changed`.
     Raises ``ValueError`` for unknown names.
     """
-    _choose("scale", scale, SCALES)
-    _choose("dataset", dataset, DATASETS)
-    _choose("recipe", recipe, RECIPES)
+    check_choice("scale", scale, SCALES)
+    check_choice("dataset", dataset, DATASETS)
+    check_choice("recipe", recipe, RECIPES)
     ct = get_layout(dataset).spacing_mm is None
     data, width, layers, pretraining, finetuning = _size(scale, dataset, ct)
     match_px = (20.0 if ct else 30.0) * _pixel_ratio(data, ct)
-    pretrain = PretrainConfig(
-        pretraining, threshold=0.1 if ct else 0.35, match_px=round(match_px, 1),
-        neighbour=(0.05, 1) if ct else (0.18, 2))
-    experiment = Experiment(data, width, layers, pretrain, FinetuneConfig(finetuning),
-                            scale, recipe, seed)
+    pretrain = PretrainConfig(pretraining, threshold=0.1 if ct else 0.35, match_px=round(match_px, 1),
+                              neighbour=(0.05, 1) if ct else (0.18, 2))
+    experiment = Experiment(data, width, layers, pretrain, FinetuneConfig(finetuning), scale, recipe, seed)
     return (_as_in_the_paper(experiment, ct) if recipe == "paper" else experiment).changed(**changes)
 
 
@@ -178,11 +182,6 @@ def _as_in_the_paper(experiment: Experiment, ct: bool) -> Experiment:
         e = e.changed(width=32 if ct else 48, data__size=512 if ct else 352, pretrain__optim__epochs=51,
                       finetune__optim__epochs=101 if ct else 201)
     return e
-
-
-def _choose(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(allowed)}")
 
 
 def without(experiment: Experiment, *parts: str) -> dict[str, Any]:

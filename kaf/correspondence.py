@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from kaf.choices import check_choice
 from kaf.keypoints import Keypoints
 
 RULES = ("mutual", "released")
@@ -26,8 +27,7 @@ def match_keypoints(a: Keypoints, b: Keypoints, window: float, rule: str = "mutu
     largest of all, and a point of ``a`` without a candidate within 20 px stays unmatched even where the
     window is 30 px. Raises ``ValueError`` for another rule.
     """
-    if rule not in RULES:
-        raise ValueError(f"unknown matching rule {rule!r}; choose one of {RULES}")
+    check_choice("matching rule", rule, RULES)
     both = a.valid.unsqueeze(-1) & b.valid.unsqueeze(-2)  # (..., K, L)
     unmatched = torch.where(a.valid, -1, -2)
     if both.numel() == 0:
@@ -147,8 +147,7 @@ def local_loss(
     - ``"paper"``: the plain sum of its terms, as in the paper, hundreds of times larger;
     - ``"released"``: .45 x mean over matches + 1.0 x mean over dustbins, as in the authors' program.
     """
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"unknown reduction {reduction!r}; choose one of {REDUCTIONS}")
+    check_choice("reduction", reduction, REDUCTIONS)
     batch, m, n = log_assignment.shape[0], log_assignment.shape[1] - 1, log_assignment.shape[2] - 1
     if match.shape != (batch, m):
         raise ValueError(f"match must be {(batch, m)} for {m} points, got {tuple(match.shape)}")

@@ -13,6 +13,7 @@ from monai.losses import DiceCELoss
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from kaf.choices import check_choice
 from kaf.config import Experiment, FinetuneConfig, digest, without
 from kaf.data.augment import augment
 from kaf.data.grid import uncrop
@@ -56,8 +57,7 @@ METHODS = {
 
 def get_method(key: str) -> Method:
     """A method by its key. Raises ``ValueError`` for an unknown one."""
-    if key not in METHODS:
-        raise ValueError(f"unknown method {key!r}; choose from {', '.join(METHODS)}")
+    check_choice("method", key, METHODS)
     return METHODS[key]
 
 
@@ -70,8 +70,6 @@ class SegmentationLoss:
     """Dice + cross-entropy, or cross-entropy alone, of one augmented batch."""
 
     def __init__(self, config: FinetuneConfig, seed: int):
-        if config.loss not in ("dice_ce", "ce"):
-            raise ValueError(f"unknown loss {config.loss!r}; choose dice_ce or ce")
         self.config, self.seed = config, seed
         # One Dice for the batch: in a single slice a small structure is often missing altogether.
         self.dice_ce = DiceCELoss(to_onehot_y=True, softmax=True, batch=True, lambda_dice=config.loss == "dice_ce")
@@ -104,15 +102,16 @@ def finetune(experiment: Experiment, store: Store, patients: Collection[str], ru
                 "patients": sorted(patients), "pretrained": pretrained and pretrained.folder.name,
                 "store": fingerprint(store, volumes)}
     name = f"finetune-{method}-{experiment.data.dataset}-{experiment.scale}-m{len(patients)}-{digest(identity)}"
-    run = Run(Path(runs) / name, identity)
-    keep_data_facts(run, store)
     torch.manual_seed(experiment.seed)
     network = make_network(experiment, store, method)
     if pretrained is not None:
         load_encoder(pretrained, network)
+    run = Run(Path(runs) / name, identity)
+    keep_data_facts(run, store)
     steps = config.optim.total(len(dataset))
 
     def batches(start: int) -> Iterator[SliceSample]:
+        store.verify(volumes)
         sampler = EpochSampler(len(dataset), config.optim.batch, experiment.seed, start=start, stop=steps,
                                part=share(config.optim.batch))
         return iter(DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers))
@@ -190,8 +189,9 @@ def to_native(probabilities: Tensor, shape: tuple[int, int], native: tuple[int, 
 def evaluate(network: nn.Module, store: Store, patients: Sequence[str], experiment: Experiment,
              device: str | torch.device = "cpu") -> pd.DataFrame:
     """Scores of every labelled frame of ``patients`` at native spacing: rows of :func:`kaf.evaluate.score_volume`."""
-    tables = []
-    for volume in labelled_volumes(store, patients):
+    tables, volumes = [], labelled_volumes(store, patients)
+    store.verify(volumes)
+    for volume in volumes:
         record = store.volumes[volume]
         labels = predict(network, store, volume, experiment.data.size, experiment.data.points, device)
         rows = score_volume(labels, store.truth(volume), record.native_spacing_mm, store.structures)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kaf.choices import check_choice
 from kaf.keypoints import Keypoints
 from kaf.mixers import Mixer, TokenMLP
 
@@ -125,9 +126,9 @@ class KAFLayer(nn.Module):
                  mixer: str = "transformer", gather: str = "bilinear", scatter: str = "mean",
                  fusion: str = "concat", position_norm: str = "layer"):
         super().__init__()
-        for value, allowed in ((gather, GATHERS), (scatter, SCATTERS), (fusion, FUSIONS)):
-            if value not in allowed:
-                raise ValueError(f"unknown option {value!r}; choose one of {allowed}")
+        check_choice("gather", gather, GATHERS)
+        check_choice("scatter", scatter, SCATTERS)
+        check_choice("fusion", fusion, FUSIONS)
         self.gather, self.scatter = gather, scatter
         self.embed = nn.Linear(channels, dim)
         self.position = TokenMLP([2, 32, 64, 128, 256, dim], position_norm)

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kaf.choices import check_choice
+
 
 class Keypoints(NamedTuple):
     """A padded set of keypoints; every field has the same leading dimensions ``(...)``.
@@ -139,8 +141,7 @@ def get_detector(detector: str | Detector) -> Detector:
     """
     if callable(detector):
         return detector
-    if detector not in DETECTORS:
-        raise ValueError(f"unknown detector {detector!r}; choose from {sorted(DETECTORS)} or pass a callable")
+    check_choice("detector", detector, DETECTORS)
     return DETECTORS[detector]
 
 

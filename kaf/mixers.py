@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from kaf.choices import check_choice, check_multiple
 from kaf.processes import total
 
 
@@ -104,8 +105,7 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, heads: int = 4):
         super().__init__()
-        if dim % heads:
-            raise ValueError(f"the token width {dim} must be a multiple of the number of heads {heads}")
+        check_multiple("the token width", dim, "the number of heads", heads)
         self.heads = heads
         self.query, self.key, self.value, self.merge = (nn.Linear(dim, dim) for _ in range(4))
 
@@ -216,8 +216,7 @@ BLOCKS = {"transformer": TransformerBlock, "paper": PaperBlock, "graph": GraphBl
 
 def make_block(name: str, dim: int, heads: int) -> nn.Module:
     """One block by name, ``transformer``, ``paper`` or ``graph``. Raises ``ValueError`` for another name."""
-    if name not in BLOCKS:
-        raise ValueError(f"unknown mixer {name!r}; choose one of {sorted(BLOCKS)} or 'none'")
+    check_choice("mixer", name, BLOCKS)
     return BLOCKS[name](dim, heads)
 
 
@@ -230,8 +229,7 @@ class Mixer(nn.Module):
     def __init__(self, name: str, dim: int, depth: int, heads: int = 4):
         super().__init__()
         self.name = name
-        self.blocks = nn.ModuleList() if name == "none" else nn.ModuleList(
-            make_block(name, dim, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(make_block(name, dim, heads) for _ in range(0 if name == "none" else depth))
 
     def forward(self, tokens: Tensor, valid: Tensor) -> Tensor:
         for block in self.blocks:

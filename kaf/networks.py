@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kaf.baselines import SwinUNet
+from kaf.choices import check_choice, check_multiple
 from kaf.fusion import KAFLayer
 from kaf.keypoints import Keypoints
+from kaf.parameters import Checked
 
 LEVELS = 4
 SLOPE = 0.01
@@ -33,7 +35,7 @@ class Encoded(NamedTuple):
 
 
 @dataclass(frozen=True)
-class KAFConfig:
+class KAFConfig(Checked):
     """The KAF layers of a network."""
 
     levels: tuple[int, ...] = (0, 1, 2, 3)  # encoder levels that get a layer, level l at stride 2**l
@@ -46,6 +48,12 @@ class KAFConfig:
     scatter: str = "mean"  # or "sum", or "overwrite", the released program's last write
     fusion: str = "concat"  # or "project": back to C channels
     position_norm: str = "layer"  # or "batch", the paper's
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_multiple("the token width", self.dim, "the number of heads", self.heads)
+        if not set(self.levels) <= set(range(LEVELS)):
+            raise ValueError(f"KAF levels are among 0..{LEVELS - 1}, got {self.levels}")
 
 
 PRESETS = {
@@ -163,9 +171,6 @@ class KAFUNet(UNet):
     uses_keypoints = True
 
     def __init__(self, classes: int, width: int, kaf: KAFConfig = PRESETS["default"]):
-        bad = [level for level in kaf.levels if level not in range(LEVELS)]
-        if bad:
-            raise ValueError(f"KAF levels are among 0..{LEVELS - 1}, got {bad}")
         super().__init__(classes, width, kaf)
 
     def forward(self, image: Tensor, keypoints: Keypoints) -> Tensor:
@@ -199,15 +204,14 @@ def build_network(name: str, classes: int, width: int, kaf: KAFConfig = PRESETS[
 
     Raises ``ValueError`` for an unknown name.
     """
+    check_choice("network", name, NETWORKS)
     if name == "unet":
         return UNet(classes, width)
     if name == "wide_unet":
         return UNet(classes, 2 * width)
     if name == "kaf_unet":
         return KAFUNet(classes, width, kaf)
-    if name == "swin_unetr":
-        return SwinUNet(classes, width)
-    raise ValueError(f"unknown network {name!r}; choose one of {NETWORKS}")
+    return SwinUNet(classes, width)
 
 
 def parameter_count(module: nn.Module) -> int:

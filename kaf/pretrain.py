@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from kaf.choices import check_choice
 from kaf.config import Experiment, PretrainConfig, digest, without
 from kaf.contrast import gcl, positional_contrast
 from kaf.correspondence import local_loss, match_keypoints
@@ -162,13 +163,14 @@ def pretrain(experiment: Experiment, store: Store, patients: Collection[str], ru
     identity = {"experiment": without(experiment, "finetune", "selftrain"), "network": network,
                 "patients": sorted(patients), "store": fingerprint(store, volumes)}
     name = f"pretrain-{network}-{experiment.data.dataset}-{experiment.scale}-{digest(identity)}"
-    run = Run(Path(runs) / name, identity)
     torch.manual_seed(experiment.seed)
     make_model, make_loss = get_task(config.task)
     model = make_model(make_encoder(network, experiment), config)
+    run = Run(Path(runs) / name, identity)
     steps = config.optim.total(len(dataset))
 
     def batches(start: int) -> Iterator[PairSample]:
+        store.verify(volumes)
         sampler = EpochSampler(len(dataset), config.optim.batch, experiment.seed, start=start, stop=steps,
                                part=share(config.optim.batch))
         return iter(DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers))
@@ -189,8 +191,7 @@ def make_encoder(network: str, experiment: Experiment) -> Encoder:
 def get_task(name: str) -> tuple[Callable[..., nn.Module], Callable[..., Loss]]:
     """The model and the loss of a pretext task, both made of a configuration. Raises ``ValueError``."""
     tasks = {"contrast": (Pretrainer, PretrainLoss), "rotation": (RotationModel, RotationLoss)}
-    if name not in tasks:
-        raise ValueError(f"unknown pretraining task {name!r}; choose one of {', '.join(tasks)}")
+    check_choice("pretraining task", name, tasks)
     return tasks[name]
 
 

@@ -21,11 +21,11 @@ import torch
 from torch import nn
 
 from kaf.config import restore
-from kaf.data.cases import Case, get_layout, read_volume, write_labels
+from kaf.data.cases import Case, check_headers, get_layout, read_volume, write_labels
 from kaf.data.grid import store_shape
 from kaf.data.prepare import detect, statistics, to_8bit
 from kaf.data.store import SliceSample, StoreSettings, cut
-from kaf.files import read_json, replacing
+from kaf.files import make_writable, read_json, replacing
 from kaf.finetune import load_network, predict_slices
 from kaf.keypoints import from_arrays
 from kaf.loop import make_fabric
@@ -111,8 +111,7 @@ def segment(segmenter: Segmenter, image: str | Path, out: str | Path, frame: int
     or folder, ``ValueError`` for an image that cannot be read or a name that is not NIfTI's.
     """
     image, out = Path(image), Path(out)
-    _check(image, out, overwrite)
-    case = Case(image.name, "", "", "", image, frame_index=frame)
+    case = _check(image, out, frame, overwrite)
     volume = read_volume(case)
     labels = segmenter(volume.image, volume.spacing_mm, progress)
     with replacing(out) as draft:
@@ -120,17 +119,22 @@ def segment(segmenter: Segmenter, image: str | Path, out: str | Path, frame: int
     return labels
 
 
-def _check(image: Path, out: Path, overwrite: bool) -> None:
+def _check(image: Path, out: Path, frame: int | None, overwrite: bool) -> Case:
+    """What can be wrong with the two files; the image as a case."""
     if not image.is_file():
-        raise FileNotFoundError(f"there is no file {image}")
+        raise FileNotFoundError(f"there is no file {image}; give a NIfTI file of one volume")
     if not out.name.endswith((".nii", ".nii.gz")):
         raise ValueError(f"{out} must end in .nii.gz or .nii")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {out.parent} to write {out.name} into; make it first")
+    make_writable(out.parent)
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists; choose another name, or pass --overwrite (overwrite=True)")
     if out.exists() and out.samefile(image):
         raise ValueError(f"{out} is the image itself; choose another name for the labels")
+    case = Case(image.name, "", "", "", image, frame_index=frame)
+    check_headers(case)
+    return case
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -144,7 +148,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
     a = parser.parse_args(arguments)
     try:
-        _check(a.image, a.out, a.overwrite)  # before the network is loaded
+        _check(a.image, a.out, a.frame, a.overwrite)  # before the network is loaded
         segmenter = Segmenter.load(a.run, a.device)
         labels = segment(segmenter, a.image, a.out, a.frame, a.overwrite)
     except (OSError, ValueError) as error:

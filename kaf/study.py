@@ -10,12 +10,13 @@ from pathlib import Path
 import pandas as pd
 
 from kaf.config import Experiment, workspace
+from kaf.data.cases import find_cases
 from kaf.data.phantom import write_phantom
 from kaf.data.prepare import prepare
 from kaf.data.splits import Split, kfold, labelled_draw
 from kaf.data.store import Store, StoreSettings
 from kaf.evaluate import COLUMNS
-from kaf.files import write_csv
+from kaf.files import make_writable, write_csv
 from kaf.finetune import evaluate, finetune, get_method, load_network
 from kaf.loop import make_fabric
 from kaf.pretrain import KINDS, pretrain
@@ -100,9 +101,12 @@ def open_study(experiment: Experiment, data_root: str | Path = "", output: str |
     dataset = experiment.data.dataset
     if not 0 <= fold < folds:
         raise ValueError(f"fold is 0 to {folds - 1}, got {fold}")
-    root = _phantom(home, experiment) if dataset.startswith("phantom") else data_root
-    if not root:
+    phantom = dataset.startswith("phantom")
+    if not (phantom or data_root):
         raise ValueError(f"dataset {dataset!r} needs data_root, the folder you downloaded it to")
+    make_writable(home)
+    root = _phantom(home, experiment) if phantom else data_root
+    kfold({case.patient: case.group for case in find_cases(dataset, root)}, folds)  # enough patients, before the work
     settings = StoreSettings(dataset, experiment.data.spacing_mm, detector=experiment.data.detector)
     store = prepare(dataset, root, home / "stores" / f"{dataset}-{store_name(experiment)}", settings)
     split = kfold(store.patients, folds, experiment.seed)[fold]
@@ -125,13 +129,15 @@ def _phantom(home: Path, experiment: Experiment) -> Path:
 
 def parse_labelled(text: str | int | Sequence[int], scale: str) -> tuple[int, ...]:
     """The numbers M from a notebook parameter such as ``"2, 8"``; empty means what the scale says."""
-    if isinstance(text, int):
-        return (text,)
+    text = str(text) if isinstance(text, int) else text
     numbers = [part.strip() for part in text.split(",") if part.strip()] if isinstance(text, str) else list(text)
     try:
-        return tuple(int(n) for n in numbers) or LABELLED[scale]
+        chosen = tuple(int(n) for n in numbers) or LABELLED[scale]
     except ValueError:
-        raise ValueError(f"labelled is a list of numbers of patients such as '2, 8', got {text!r}") from None
+        chosen = ()
+    if not chosen or min(chosen) < 1:
+        raise ValueError(f"labelled is a list of numbers of patients such as '2, 8', got {text!r}")
+    return chosen
 
 
 def parse_methods(text: str) -> tuple[str, ...]:

@@ -100,7 +100,7 @@ def test_methods_and_pretraining_must_agree(store, tmp_path, pretrained):
         run_it(store, tmp_path, "unet", pretrained)
     with pytest.raises(ValueError, match="holds the weights of another network"):
         run_it(store, tmp_path, "kaf_pretrained", pretrained, width=4)
-    with pytest.raises(ValueError, match=f"unknown method 'vnet'; choose from {', '.join(METHODS)}"):
+    with pytest.raises(ValueError, match=f"unknown method 'vnet'; choose one of {', '.join(METHODS)}"):
         get_method("vnet")
     with pytest.raises(ValueError, match="unknown loss 'focal'"):
         SegmentationLoss(replace(tiny_experiment().finetune, loss="focal"), 0)

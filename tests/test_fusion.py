@@ -156,7 +156,7 @@ def test_projection_starts_as_the_identity():
 
 
 def test_unknown_options_are_refused():
-    with pytest.raises(ValueError, match="unknown option 'average'"):
+    with pytest.raises(ValueError, match="unknown scatter 'average'"):
         KAFLayer(4, scatter="average")
     with pytest.raises(ValueError, match="unknown mixer"):
         KAFLayer(4, mixer="mamba")

@@ -128,7 +128,7 @@ def test_steps_and_seeds_have_their_own_random_numbers():
 
 
 def test_an_unknown_optimiser_is_refused():
-    with pytest.raises(ValueError, match="unknown optimiser 'lion'; choose adamw, adam or sgd"):
+    with pytest.raises(ValueError, match="unknown optimiser 'lion'; choose one of adamw, adam, sgd"):
         make_optimiser(nn.Linear(1, 1), OptimConfig(1, 1, name="lion"))
 
 

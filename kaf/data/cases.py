@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kaf.choices import check_choice
 from kaf.data.hvsmr import read_hvsmr
 from kaf.data.nifti import Header, is_folder, read_header, why_no_access
 from kaf.data.problems import Problem, Report, stop
@@ -142,8 +143,7 @@ LAYOUTS: dict[str, Layout] = {
 
 def get_layout(dataset: str) -> Layout:
     """The layout by name. Raises ``ValueError`` for an unknown one."""
-    if dataset not in LAYOUTS:
-        raise ValueError(f"unknown data set {dataset!r}; choose one of {sorted(LAYOUTS)}")
+    check_choice("data set", dataset, LAYOUTS)
     return LAYOUTS[dataset]
 
 

@@ -28,7 +28,7 @@ def check_first(cases: list[Case], out: Path, settings: StoreSettings) -> None:
     there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     free = shutil.disk_usage(there).free
     if need > free:
-        raise OSError(f"the store {out} needs about {need / 2**30:.1f} GiB, its disk has {free / 2**30:.1f} GiB free; "
+        raise OSError(f"the store {out} needs about {need / 1e9:.2g} GB, its disk has {free / 1e9:.2g} GB free; "
                       "make room or choose another folder")
 
 

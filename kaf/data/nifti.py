@@ -21,7 +21,7 @@ from kaf.data.problems import Problem, Report, allowed, stop
 
 MAX_VOXELS = 2**28  # in one file; as numbers of 4 bytes they take a gigabyte, and preparing them a few
 PLAUSIBLE_MM = (0.05, 50.0)  # outside, the unit is probably not the millimetre
-AGAIN = "fetch it again"
+AGAIN = "fetch or export it again"
 
 
 class Header(NamedTuple):
@@ -51,7 +51,8 @@ def read_header(path: Path, axes: int = 3, report: Report = stop) -> Header | No
     spacing = tuple(float(size) for size in file.header["pixdim"][1:4])
     if not all(math.isfinite(size) and size > 0 for size in spacing):
         remedy = "it must be positive, write the true spacing into the header"
-        report(Problem(path, f"has the voxel spacing {spacing} mm in its header", remedy))
+        found = tuple(round(size, 4) for size in spacing)
+        report(Problem(path, f"has the voxel spacing {found} mm in its header", remedy))
         return None
     affine = _affine(file)
     if affine is None:
@@ -67,7 +68,7 @@ def read_voxels(path: Path, frame_index: int | None = None, report: Report = sto
             return _voxels(path).transpose(2, 1, 0)
         return _frames(path, path.stat().st_mtime_ns)[..., frame_index].transpose(2, 1, 0)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        damage = " ".join(str(error).split())
+        damage = _short(error, path)
     report(Problem(path, f"is damaged ({damage})", AGAIN))
     return None
 

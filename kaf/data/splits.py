@@ -33,7 +33,7 @@ def kfold(groups: Mapping[str, str], folds: int = 5, seed: int = 0) -> list[Spli
     patient in their size and in each group. Every patient is tested once.
     """
     if not 2 <= folds <= len(groups):
-        raise ValueError(f"{len(groups)} patients cannot be split into {folds} folds")
+        raise ValueError(f"{len(groups)} patients cannot be split into {folds} folds; choose 2 to {len(groups)} folds")
     rng = np.random.default_rng(seed)
     pools = _by_group(groups, groups).values()
     dealt = [patient for pool in pools for patient in rng.permutation(pool).tolist()]
@@ -115,7 +115,7 @@ def _by_group(patients: Iterable[str], groups: Mapping[str, str]) -> dict[str, l
 
 def _enough(train: Collection[str], m: int) -> tuple[str, ...]:
     if not 0 < m <= len(train):
-        raise ValueError(f"cannot draw {m} of {len(train)} patients")
+        raise ValueError(f"cannot draw {m} of {len(train)} patients; M is 1 to {len(train)} on this fold")
     return _distinct(train)
 
 

@@ -21,7 +21,7 @@ from kaf.data.arrays import open_array
 from kaf.data.cases import get_layout
 from kaf.data.grid import crop, crop_keypoints, uncrop  # noqa: F401  part of this module's interface
 from kaf.files import file_digest, read_json
-from kaf.keypoints import DETECTORS, Keypoints, pad, top_k
+from kaf.keypoints import Keypoints, get_detector, pad, top_k
 
 VERSION = 2  # raise it whenever prepare, or a detector of kaf.keypoints, would give other content
 
@@ -42,8 +42,7 @@ class StoreSettings:
             raise ValueError(f"spacing_mm must be positive or None, got {self.spacing_mm}")
         if not (len(self.clip) == 2 and 0 <= self.clip[0] < self.clip[1] <= 100):
             raise ValueError(f"clip must be two rising percentiles between 0 and 100, got {self.clip}")
-        if self.detector not in DETECTORS:
-            raise ValueError(f"unknown detector {self.detector!r}; choose one of {sorted(DETECTORS)}")
+        get_detector(self.detector)
 
     @classmethod
     def usual(cls, dataset: str, **changes) -> "StoreSettings":

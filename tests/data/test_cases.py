@@ -164,7 +164,7 @@ def test_bad_values_name_the_file(tmp_path, suffix, change, message):
 def test_a_file_cut_short_is_named(tmp_path, cut):
     file = write_acdc_patient(tmp_path, 7) / "patient007_frame02.nii.gz"
     file.write_bytes(file.read_bytes()[:cut])
-    with pytest.raises(ValueError, match="patient007_frame02.nii.gz is .*fetch it again"):
+    with pytest.raises(ValueError, match="patient007_frame02.nii.gz is .*fetch or export it again"):
         read_volume(case_of(tmp_path, "patient007_frame02"))
 
 

@@ -158,7 +158,7 @@ def test_a_remade_store_is_not_read_from_old_memory_maps(acdc_root, tmp_path):
         ({"dataset": "mnist"}, "unknown data set"),
         ({"spacing_mm": 0}, "spacing_mm"),
         ({"clip": (99, 1)}, "clip"),
-        ({"detector": "orb"}, "unknown detector"),
+        ({"detector": "surf"}, "unknown detector"),
     ],
 )
 def test_impossible_settings_are_errors(change, message):

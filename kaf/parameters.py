@@ -1,0 +1,57 @@
+"""What the fields of a configuration may hold, looked at when it is made and so before any work.
+
+A configuration inherits :class:`Checked`: the types of its fields are those it declares, and rules for their values
+stand here, by the name of the field.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import fields
+from typing import Any
+
+from kaf.choices import check_choice, check_types
+from kaf.correspondence import REDUCTIONS, RULES
+from kaf.data.cases import LAYOUTS
+from kaf.fusion import FUSIONS, GATHERS, SCATTERS
+from kaf.keypoints import DETECTORS
+from kaf.mixers import BLOCKS
+
+CHOICES: dict[str, Collection[str]] = {
+    "dataset": LAYOUTS,
+    "detector": DETECTORS,
+    "mixer": (*BLOCKS, "none"),
+    "gather": GATHERS,
+    "scatter": SCATTERS,
+    "fusion": FUSIONS,
+    "position_norm": ("layer", "batch"),
+    "match_rule": RULES,
+    "local_reduction": REDUCTIONS,
+    "loss": ("dice_ce", "ce"),
+    "name": ("adamw", "adam", "sgd"),
+}
+SAID = {"name": "optimiser", "match_rule": "matching rule", "local_reduction": "reduction",
+        "position_norm": "norm of positions"}  # else the field's name
+POSITIVE = ("positive", lambda value: value > 0)
+NOT_NEGATIVE = ("0 or more", lambda value: value >= 0)
+RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "size": ("a positive multiple of 16", lambda value: value > 0 and value % 16 == 0),
+    **dict.fromkeys(("spacing_mm", "points", "width", "steps", "batch", "dim", "heads", "hidden", "clip",
+                     "temperature", "match_px", "unlabelled"), POSITIVE),
+    **dict.fromkeys(("epochs", "lr", "weight_decay", "final", "threshold", "depth", "parts", "seed",
+                     "weight"), NOT_NEGATIVE),
+    **dict.fromkeys(("warmup", "decay", "ramp"), ("a share between 0 and 1", lambda value: 0 <= value <= 1)),
+    "weights": ("0 or more each", lambda values: min(values) >= 0),
+}
+
+
+class Checked:
+    """A dataclass that raises ``ValueError`` for fields of another type or with an impossible value."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in (f.name for f in fields(self)):
+            value = getattr(self, name)
+            if name in CHOICES:
+                check_choice(SAID.get(name, name), value, CHOICES[name])
+            words, holds = RANGES.get(name, ("", lambda _: True))
+            if value is not None and not holds(value):
+                raise ValueError(f"{type(self).__name__} has {name} = {value!r}; it must be {words}")
