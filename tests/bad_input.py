@@ -143,12 +143,13 @@ def training(folder: Path, world: World, store: Path | None = None, runs: Path |
 def main() -> None:
     """Print the table."""
     from tests.bad_data import DATA
+    from tests.bad_stores import STORES
     from tests.bad_use import USE
 
     print("| Case | Error | Message |\n|---|---|---|")
     with accessible_folder() as folder:
         world = World.make(folder)
-        for bad in (*DATA, *USE):
+        for bad in (*DATA, *STORES, *USE):
             error, message = message_of(bad, world)
             cells = (bad.name, type(error).__name__, " ".join(message.split()).replace("|", "\\|"))
             print("| " + " | ".join(cells) + " |")

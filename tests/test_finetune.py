@@ -216,18 +216,6 @@ def test_an_unfinished_run_gives_no_network(store, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("layers", [LAYERS, PAPER], ids=["default", "paper"])
-@pytest.mark.parametrize("slices", [(0,), (0, 1, 2, 3)])
-def test_slices_without_keypoints_are_no_obstacle(store, tmp_path, monkeypatch, layers, slices):
-    everything = Store.keypoints
-    monkeypatch.setattr(Store, "keypoints", lambda self, v, s: everything(self, v, s).select(
-        slice(0) if s in slices else slice(None)))
-    run = run_it(store, tmp_path, kaf=layers)
-    assert all(value.isfinite().all() for value in run.weights().values())
-    network = load_network(run, tiny_experiment(kaf=layers), store, "kaf_scratch")
-    assert predict(network, store, 0, 32, 12).shape == store.volumes[0].native_shape
-
-
-@pytest.mark.parametrize("layers", [LAYERS, PAPER], ids=["default", "paper"])
 def test_16_bit_autocast_trains_close_to_32_bit(store, tmp_path, layers):
     full = run_it(store, tmp_path / "32", kaf=layers)
     half = run_it(store, tmp_path / "16", kaf=layers, precision="bf16")

@@ -206,16 +206,6 @@ def test_looking_at_the_attention_changes_nothing(store):
 
 
 @pytest.mark.parametrize("layers", [LAYERS, PAPER], ids=["default", "paper"])
-@pytest.mark.parametrize("slices", [(0,), (0, 1, 2, 3)])
-def test_slices_without_keypoints_are_no_obstacle(store, tmp_path, monkeypatch, layers, slices):
-    everything = Store.keypoints
-    monkeypatch.setattr(Store, "keypoints", lambda self, v, s: everything(self, v, s).select(
-        slice(0) if s in slices else slice(None)))
-    run = run_it(store, tmp_path, kaf=layers)
-    assert all(value.isfinite().all() for value in run.weights().values())
-
-
-@pytest.mark.parametrize("layers", [LAYERS, PAPER], ids=["default", "paper"])
 def test_16_bit_autocast_stays_close_to_32_bit(store, layers):
     torch.manual_seed(0)
     e = tiny_experiment(width=8, kaf=layers)
