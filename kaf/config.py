@@ -191,6 +191,13 @@ def without(experiment: Experiment, *parts: str) -> dict[str, Any]:
             if name not in later.intersection(parts)}
 
 
+def used_by(what: str, experiment: Experiment) -> dict[str, Any]:
+    """What of an experiment decides a run of ``pretrain``, ``finetune`` or ``selftrain``, as its folder keeps it."""
+    if what == "selftrain":
+        return {**without(experiment, "pretrain"), "selftrain": plain(experiment.selftrain)}
+    return without(experiment, *({"pretrain", "finetune", "selftrain"} - {what}))
+
+
 def describe(config: Any) -> str:
     """A configuration as indented JSON (:func:`plain`): what notebooks print."""
     return json.dumps(plain(config), indent=2)
@@ -205,12 +212,15 @@ def restore(found: Mapping[str, Any], kind: type = Experiment) -> Any:
     for name, value in found.items():
         if name not in types:
             raise ValueError(f"{kind.__name__} has no field {name!r}: another version of kaf made this configuration")
-        values[name] = restore(value, types[name]) if isinstance(value, dict) else _tuples(value)
+        values[name] = restore(value, types[name]) if isinstance(value, dict) else as_tuples(value)
     return kind(**values)
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+def as_tuples(value: Any) -> Any:
+    """Lists as tuples, at any depth: what configurations hold, of what JSON, YAML and papermill give."""
+    if isinstance(value, dict):
+        return {name: as_tuples(v) for name, v in value.items()}
+    return tuple(as_tuples(v) for v in value) if isinstance(value, list) else value
 
 
 def workspace() -> Path:

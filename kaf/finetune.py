@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from kaf.choices import check_choice
-from kaf.config import Experiment, FinetuneConfig, digest, without
+from kaf.config import Experiment, FinetuneConfig, digest, used_by
 from kaf.data.augment import augment
 from kaf.data.grid import uncrop
 from kaf.data.pairs import EpochSampler, SliceDataset, collate
@@ -98,7 +98,7 @@ def finetune(experiment: Experiment, store: Store, patients: Collection[str], ru
                          f"{'no' if pretrained is None else 'a'} pretraining run was given")
     volumes = labelled_volumes(store, patients)
     dataset = SliceDataset(store, volumes, experiment.data.size, experiment.data.points)
-    identity = {"experiment": without(experiment, "pretrain", "selftrain"), "method": method,
+    identity = {"experiment": used_by("finetune", experiment), "method": method,
                 "patients": sorted(patients), "pretrained": pretrained and pretrained.folder.name,
                 "store": fingerprint(store, volumes)}
     name = f"finetune-{method}-{experiment.data.dataset}-{experiment.scale}-m{len(patients)}-{digest(identity)}"

@@ -129,13 +129,22 @@ def detect_random(image: np.ndarray, count: int = 300, seed: int = 0) -> Keypoin
     return from_arrays(rng.uniform(0, 1, (count, 2)) * (image.shape[1] - 1, image.shape[0] - 1))
 
 
+def detect_superpoint(image: np.ndarray) -> Keypoints:
+    """SuperPoint keypoints of an 8-bit image ``(H, W)``, strongest first; :mod:`kaf.superpoint` says what it needs."""
+    _check_image(image)
+    from kaf.superpoint import load_superpoint  # only here: it needs an extra
+
+    return load_superpoint()(image)
+
+
 DETECTORS: dict[str, Detector] = {
-    "sift": detect_sift, "orb": detect_orb, "grid": detect_grid, "random": detect_random,
+    "sift": detect_sift, "orb": detect_orb, "superpoint": detect_superpoint, "grid": detect_grid,
+    "random": detect_random,
 }
 
 
 def get_detector(detector: str | Detector) -> Detector:
-    """A detector by name (``sift``, ``orb``, ``grid``, ``random``), or the callable itself.
+    """A detector by name (``sift``, ``orb``, ``superpoint``, ``grid``, ``random``), or the callable itself.
 
     Raises ``ValueError`` for an unknown name.
     """

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from kaf.choices import check_choice
-from kaf.config import Experiment, PretrainConfig, digest, without
+from kaf.config import Experiment, PretrainConfig, digest, used_by
 from kaf.contrast import gcl, positional_contrast
 from kaf.correspondence import local_loss, match_keypoints
 from kaf.data.augment import augment
@@ -160,7 +160,7 @@ def pretrain(experiment: Experiment, store: Store, patients: Collection[str], ru
                if store.volumes[v].shape[0] > 1]
     dataset = PairDataset(store, volumes, experiment.data.size, experiment.data.points, Window(*config.neighbour),
                           partial(match_keypoints, window=config.match_px, rule=config.match_rule), experiment.seed)
-    identity = {"experiment": without(experiment, "finetune", "selftrain"), "network": network,
+    identity = {"experiment": used_by("pretrain", experiment), "network": network,
                 "patients": sorted(patients), "store": fingerprint(store, volumes)}
     name = f"pretrain-{network}-{experiment.data.dataset}-{experiment.scale}-{digest(identity)}"
     torch.manual_seed(experiment.seed)

@@ -1,13 +1,17 @@
 """Recorded runs: what cost more than a page may take, kept as rows and provenance (chapters 5 to 9).
 
 Usage: ``python -m kaf.records RUNS NAME [--into FOLDER] [--note TEXT]`` gathers the scored runs in RUNS as
-``NAME.csv`` (rows of :data:`kaf.evaluate.COLUMNS` and ``group``) and ``NAME.json`` (configuration and provenance of
-every run and of those it went on from). Runs recorded before stay; the same run recorded again is replaced.
+``NAME.csv`` (rows of :data:`kaf.evaluate.COLUMNS`, ``group`` and ``setting``) and ``NAME.json`` (configuration and
+provenance of every run and of those it went on from). Runs recorded before stay, but for those that the new ones
+stand for: the same run, or one of the same method, setting, patients and seed under another configuration.
+
+``setting`` names what a grid of experiments changed, such as ``level 1``; it is empty for the method as it is.
 
 What the benchmarks measured is kept beside them, in ``cost.json``; :func:`read_cost` reads it.
 """
 
 import argparse
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +20,14 @@ import pandas as pd
 
 import kaf
 from kaf.evaluate import COLUMNS
-from kaf.files import read_json, replacing, write_json
+from kaf.files import exclusive, make_writable, read_json, replacing
 from kaf.finetune import METHODS
 
 FOLDER = Path(kaf.__file__).resolve().parents[1] / "book" / "records"
 COST = FOLDER / "cost.json"
 KEY = ["run", "patient", "frame", "structure"]  # what tells rows apart
+SAME = ["dataset", "protocol", "scale", "method", "setting", "m", "draw", "fold", "seed"]  # what a run stands for
+WORDS = {"frame": str, "group": str, "setting": str}  # empty where there is nothing to say, and then no number
 KINDS = ("finetune", "selftrain")  # of runs that are scored
 DIGITS = 5  # decimals of the metrics; finer than any two runs agree
 
@@ -51,8 +57,7 @@ def read_record(name: str, folder: str | Path = FOLDER) -> Record:
     if not file.is_file() or not file.with_suffix(".json").is_file():
         raise FileNotFoundError(f"no record {name!r} in {folder}: it needs {file.name} and {file.stem}.json, "
                                 "which `python -m kaf.records` writes; the committed ones come with the repository")
-    words = {"frame": str, "group": str}
-    rows = pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=words).fillna(dict.fromkeys(words, ""))
+    rows = read_rows(file)
     if missing := [c for c in COLUMNS if c not in rows]:
         raise ValueError(f"{file} lacks the columns {', '.join(missing)}")
     runs = read_json(file.with_suffix(".json"))["runs"]
@@ -61,6 +66,12 @@ def read_record(name: str, folder: str | Path = FOLDER) -> Record:
     if rows.duplicated(KEY).any():
         raise ValueError(f"{file} scores a structure twice: {rows[rows.duplicated(KEY)][KEY].iloc[0].to_dict()}")
     return Record(rows, runs)
+
+
+def read_rows(file: Path) -> pd.DataFrame:
+    """Rows of results; ``setting`` is added where they have none."""
+    rows = pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=WORDS).fillna(dict.fromkeys(WORDS, ""))
+    return rows if "setting" in rows else rows.assign(setting="")
 
 
 @dataclass(frozen=True)
@@ -88,21 +99,27 @@ def read_costs(file: str | Path = COST) -> dict[str, Cost]:
 
 def gather(runs: str | Path) -> Record:
     """The scored runs in the folder ``runs``. Raises ``FileNotFoundError`` where there is none."""
-    tables, facts = [], {}
-    for file in sorted(file for kind in KINDS for file in Path(runs).glob(f"{kind}-*/scores.csv")):
-        folder = file.parent
-        tables.append(pd.read_csv(file, keep_default_na=False, na_values=[""], dtype={"frame": str, "group": str}))
-        facts[folder.name] = _facts(folder)
-    if not tables:
+    files = sorted(file for kind in KINDS for file in Path(runs).glob(f"{kind}-*/scores.csv"))
+    if not files:
         raise FileNotFoundError(f"no scored run in {runs}: expected folders {' or '.join(KINDS)}-* with scores.csv")
-    return Record(_in_order(pd.concat(tables, ignore_index=True)), facts)
+    found = [of_run(file.parent) for file in files]
+    rows = pd.concat([record.rows for record in found], ignore_index=True)
+    return Record(_in_order(rows), {name: facts for record in found for name, facts in record.runs.items()})
+
+
+def of_run(folder: Path, setting: str = "") -> Record:
+    """One scored run; ``setting`` names what was changed for it."""
+    return Record(read_rows(folder / "scores.csv").assign(setting=setting), {folder.name: _facts(folder)})
 
 
 def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
-    """Methods as they are listed in :data:`kaf.finetune.METHODS`, unknown ones last; then as they came."""
+    """Methods as they are listed in :data:`kaf.finetune.METHODS`, unknown ones last; settings as they came."""
     place = {method.name: n for n, method in enumerate(METHODS.values())}
-    rows = rows.assign(order=rows["method"].map(lambda name: place.get(name, len(place))))
-    return rows.sort_values(["order", "m", "draw", "fold"], kind="stable", ignore_index=True).drop(columns="order")
+    settings = {name: n for n, name in enumerate(rows["setting"].unique())}
+    rows = rows.assign(order=rows["method"].map(lambda name: place.get(name, len(place))),
+                       turn=rows["setting"].map(settings))
+    order = ["order", "turn", "m", "draw", "fold", "seed"]
+    return rows.sort_values(order, kind="stable", ignore_index=True).drop(columns=["order", "turn"])
 
 
 def _facts(folder: Path) -> dict[str, Any]:
@@ -115,19 +132,39 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 
 def write_record(record: Record, name: str, folder: str | Path = FOLDER, note: str = "") -> None:
-    """Add ``record`` to the record ``name`` in ``folder``, creating it; ``note`` is kept beside the new runs."""
+    """Add ``record`` to the record ``name`` in ``folder``, creating it; ``note`` is kept beside the new runs.
+
+    Several processes may add to one record: each waits for the others.
+    """
     file = Path(folder) / f"{name}.csv"
     runs = {run: {**facts, **({"note": note} if note else {})} for run, facts in record.runs.items()}
     rows = record.rows
-    if file.is_file():
-        before = read_record(name, folder)
-        rows = _in_order(pd.concat([before.rows[~before.rows["run"].isin(runs)], rows], ignore_index=True))
-        runs = {**before.runs, **runs}
-    rows = rows.round(dict.fromkeys(("dice", "hd95_mm", "assd_mm"), DIGITS))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as draft:  # nothing but renaming lies between the two
-        rows.to_csv(draft, index=False)
-        write_json(file.with_suffix(".json"), {"runs": runs})
+    make_writable(file.parent)
+    with exclusive(file.parent):
+        if file.is_file():
+            before = _without(read_record(name, folder), rows)
+            rows = _in_order(pd.concat([before.rows, rows], ignore_index=True))
+            runs = {**before.runs, **runs}
+        rows = rows.round(dict.fromkeys(("dice", "hd95_mm", "assd_mm"), DIGITS))
+        with replacing(file) as draft:  # nothing but renaming lies between the two
+            rows.to_csv(draft, index=False)
+            _write_runs(file.with_suffix(".json"), runs)
+
+
+def _write_runs(file: Path, runs: dict[str, dict[str, Any]]) -> None:
+    """JSON with one run a line: a third of the size, and a new run is a new line."""
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(facts)}" for name, facts in runs.items())
+    with replacing(file) as draft:
+        draft.write_text(f'{{"runs": {{\n{lines}\n}}}}\n')
+
+
+def _without(record: Record, rows: pd.DataFrame) -> Record:
+    """A record without the runs that ``rows`` hold, or hold anew under another configuration."""
+    new = set(rows[SAME].itertuples(index=False, name=None))
+    stands = pd.Series(list(record.rows[SAME].itertuples(index=False, name=None))).isin(new)
+    gone = set(record.rows["run"][stands.to_numpy() | record.rows["run"].isin(rows["run"])])
+    kept = record.rows[~record.rows["run"].isin(gone)]
+    return Record(kept, {run: facts for run, facts in record.runs.items() if run not in gone})
 
 
 def main() -> None:

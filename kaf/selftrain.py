@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torch.utils.data import DataLoader
 
-from kaf.config import Experiment, FinetuneConfig, SelftrainConfig, digest, plain, without
+from kaf.config import Experiment, FinetuneConfig, SelftrainConfig, digest, used_by
 from kaf.data.augment import augment
 from kaf.data.pairs import EpochSampler, SliceDataset, collate
 from kaf.data.store import SliceSample, Store
@@ -148,7 +148,7 @@ def selftrain(experiment: Experiment, store: Store, patients: Collection[str], u
     size, points, seed, steps = experiment.data.size, experiment.data.points, experiment.seed, config.optim.steps
     volumes, others = labelled_volumes(store, patients), store.select(patients=unlabelled)
     data = SliceDataset(store, volumes, size, points), SliceDataset(store, others, size, points, labelled=False)
-    identity = {"experiment": {**without(experiment, "pretrain"), "selftrain": plain(config)}, "method": method,
+    identity = {"experiment": used_by("selftrain", experiment), "method": method,
                 "patients": sorted(patients), "unlabelled": sorted(unlabelled), "source": source.folder.name,
                 "store": fingerprint(store, others)}
     name = f"selftrain-{method}-{experiment.data.dataset}-{experiment.scale}-m{len(patients)}-{digest(identity)}"

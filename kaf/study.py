@@ -3,17 +3,19 @@
 Everything is found again by its content: calling the same thing twice resumes it or returns at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from kaf.config import Experiment, workspace
+from kaf.choices import check_choice
+from kaf.config import Experiment, used_by, workspace
 from kaf.data.cases import find_cases
 from kaf.data.phantom import write_phantom
 from kaf.data.prepare import prepare
-from kaf.data.splits import Split, kfold, labelled_draw
+from kaf.data.splits import Split, inner_split, kfold, labelled_draw, paper_draw, paper_folds
 from kaf.data.store import Store, StoreSettings
 from kaf.evaluate import COLUMNS
 from kaf.files import make_writable, write_csv
@@ -24,6 +26,13 @@ from kaf.runs import Run
 from kaf.selftrain import selftrain
 
 PHANTOM_PATIENTS = {"smoke": 20, "laptop": 80, "full": 80}
+#: Who trains and who tests, as the rows of results say it. The paper's scores are those of pooled voxels
+#: (:func:`kaf.evaluate.pooled_dice`); ``inner`` sets training patients aside, to choose settings on.
+PROTOCOLS = {
+    "patient": "patient, no test patient in pretraining",
+    "inner": "inner validation, no test patient at all",
+    "paper": "the paper's folds and draw, test patients in pretraining",
+}
 LABELLED = {"smoke": (2,), "laptop": (2, 8), "full": (2, 6, 10, 20)}  # numbers M of labelled patients
 
 
@@ -39,18 +48,27 @@ class Study:
     device: str = "auto"
     devices: int = 1  # on each machine, where several train together
     num_nodes: int = 1
+    protocol: str = "patient"  # a name in PROTOCOLS
 
     def pretrain(self, network: str = "kaf_unet", kind: str = "kaf") -> Run:
-        """Pretrain ``network`` on the training patients, without labels and without the test fold.
+        """Pretrain ``network`` on the training patients, without labels; only the paper's protocol adds the test fold.
 
         ``kind`` is a name in :data:`kaf.pretrain.KINDS`.
         """
         experiment = self.experiment.changed(**KINDS[kind])
-        return pretrain(experiment, self.store, self.split.train, self.runs, network, self.device,
+        patients = self.split.train + (self.split.test if self.protocol == "paper" else ())
+        return pretrain(experiment, self.store, patients, self.runs, network, self.device,
                         devices=self.devices, num_nodes=self.num_nodes)
 
     def labelled(self, m: int, draw: int = 0) -> tuple[str, ...]:
-        """The ``m`` labelled patients of a draw, as evenly from the groups as possible; all methods get the same."""
+        """The ``m`` labelled patients of a draw, as evenly from the groups as possible; all methods get the same.
+
+        The paper's protocol has draw 0 only. Raises ``ValueError`` for another.
+        """
+        if self.protocol == "paper":
+            if draw:
+                raise ValueError(f"the paper has one draw of labelled patients, draw 0, not {draw}")
+            return paper_draw(self.split.train, m)
         return labelled_draw(self.split.train, m, draw, self.store.patients)
 
     def train(self, method: str, m: int, draw: int = 0) -> Run:
@@ -83,24 +101,38 @@ class Study:
         network = load_network(run, experiment, self.store, method)
         device = make_fabric(self.device).device
         rows = evaluate(network, self.store, self.split.test, experiment, device)
-        facts = {"dataset": experiment.data.dataset, "protocol": "patient, no test patient in pretraining",
+        facts = {"dataset": experiment.data.dataset, "protocol": PROTOCOLS[self.protocol],
                  "method": chosen.name, "pretraining": chosen.pretraining, "m": m, "draw": draw, "fold": self.fold,
                  "scale": experiment.scale, "seed": experiment.seed, "device": device.type, "run": run.folder.name}
         return rows.assign(**facts)[[*COLUMNS, "group"]]
 
 
+def configurations(experiment: Experiment, method: str) -> list[dict[str, Any]]:
+    """What decides the runs of a method, its last one first: what each run folder keeps as its ``experiment``."""
+    chosen = get_method(method)
+    if chosen.selftrained:
+        return [used_by("selftrain", experiment), *configurations(experiment, chosen.selftrained)]
+    own = [used_by("finetune", experiment)]
+    if chosen.pretraining != "none":
+        own.append(used_by("pretrain", experiment.changed(**KINDS[chosen.pretraining])))
+    return own
+
+
 def open_study(experiment: Experiment, data_root: str | Path = "", output: str | Path = "", fold: int = 0,
-               folds: int = 5, device: str = "auto", devices: int = 1, num_nodes: int = 1) -> Study:
+               folds: int = 5, device: str = "auto", devices: int = 1, num_nodes: int = 1,
+               protocol: str = "patient") -> Study:
     """Prepare the data set, or open its store, and choose a fold.
 
     ``data_root`` is the folder of ACDC or CHD as downloaded; the phantoms are made and need none.
     ``output`` takes the phantom, the store and the runs: by default ``runs/`` and ``stores/`` in the
-    checkout. Raises ``ValueError`` for a fold out of range or a missing ``data_root``.
+    checkout. ``protocol`` is a name in :data:`PROTOCOLS`. Raises ``ValueError`` for a fold out of range, an unknown
+    protocol or a missing ``data_root``.
     """
     home = Path(output).expanduser() if output else workspace()
     dataset = experiment.data.dataset
     if not 0 <= fold < folds:
         raise ValueError(f"fold is 0 to {folds - 1}, got {fold}")
+    check_choice("protocol", protocol, PROTOCOLS)
     phantom = dataset.startswith("phantom")
     if not (phantom or data_root):
         raise ValueError(f"dataset {dataset!r} needs data_root, the folder you downloaded it to")
@@ -109,8 +141,19 @@ def open_study(experiment: Experiment, data_root: str | Path = "", output: str |
     kfold({case.patient: case.group for case in find_cases(dataset, root)}, folds)  # enough patients, before the work
     settings = StoreSettings(dataset, experiment.data.spacing_mm, detector=experiment.data.detector)
     store = prepare(dataset, root, home / "stores" / f"{dataset}-{store_name(experiment)}", settings)
-    split = kfold(store.patients, folds, experiment.seed)[fold]
-    return Study(experiment, store, split, fold, home / "runs", device, devices, num_nodes)
+    split = split_by(protocol, store.patients, folds, experiment.seed)[fold]
+    return Study(experiment, store, split, fold, home / "runs", device, devices, num_nodes, protocol)
+
+
+def split_by(protocol: str, groups: Mapping[str, str], folds: int, seed: int) -> list[Split]:
+    """The splits of a protocol; ``groups`` maps a patient to its pathology group.
+
+    ``inner`` sets as many patients of the training side aside as the fold tests, and leaves those of the fold out.
+    """
+    if protocol == "paper":
+        return paper_folds(groups)
+    splits = kfold(groups, folds, seed)
+    return [inner_split(s.train, len(s.test), seed, groups) for s in splits] if protocol == "inner" else splits
 
 
 def store_name(experiment: Experiment) -> str:

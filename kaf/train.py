@@ -14,7 +14,8 @@ from kaf.config import DATASETS, RECIPES, SCALES, Experiment, resolve
 from kaf.finetune import METHODS
 from kaf.loop import make_fabric
 from kaf.networks import NETWORKS
-from kaf.study import Study, open_study
+from kaf.pretrain import KINDS
+from kaf.study import PROTOCOLS, Study, open_study
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -26,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
         fabric = make_fabric(a.device, a.devices, a.num_nodes)
         with fabric.rank_zero_first():  # the first process prepares the data, the others find them
             study = open_study(experiment, a.data_root, a.output, a.fold, device=a.device, devices=a.devices,
-                               num_nodes=a.num_nodes)
+                               num_nodes=a.num_nodes, protocol=a.protocol)
         result = train(study, a)
     except (OSError, ValueError, FloatingPointError) as error:
         parser.error(str(error))
@@ -39,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
 def train(study: Study, a: argparse.Namespace) -> str:
     """Do what was asked for; says where the run is."""
     if a.what == "pretrain":
-        return str(study.pretrain(a.network).folder)
+        return str(study.pretrain(a.network, a.kind).folder)
     run, rows = study.few_shot(a.method, a.labelled, a.draw)
     return f"{run.folder}\nmean Dice of the test fold {rows['dice'].mean():.3f}"
 
@@ -55,6 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
     shared.add_argument("--recipe", choices=RECIPES, default="default")
     shared.add_argument("--seed", type=int, default=0)
     shared.add_argument("--fold", type=int, default=0)
+    shared.add_argument("--protocol", choices=PROTOCOLS, default="patient", help="who trains and who tests")
     shared.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
                         help="change the configuration, for instance pretrain__optim__batch=64; may be repeated")
     shared.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
@@ -63,6 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="what", required=True)
     pretraining = commands.add_parser("pretrain", parents=[shared], help="without labels")
     pretraining.add_argument("--network", choices=NETWORKS, default="kaf_unet")
+    pretraining.add_argument("--kind", choices=KINDS, default="kaf", help="what is learned; all but kaf are for a unet")
     few = commands.add_parser("few-shot", parents=[shared], help="from a few labelled patients")
     few.add_argument("--method", choices=sorted(METHODS), default="kaf_pretrained")
     few.add_argument("--labelled", type=int, required=True, metavar="M", help="number of labelled patients")

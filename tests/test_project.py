@@ -133,7 +133,7 @@ def test_library_imports_what_it_depends_on():
         assert not undeclared(path, ("book",), inside=True), f"{path.name}: for notebooks only"
 
 
-@pytest.mark.parametrize("folder", ["data_scripts", "book", "benchmarks", "tests"])
+@pytest.mark.parametrize("folder", ["data_scripts", "book", "benchmarks", "workflow", "tests"])
 def test_scripts_import_what_is_declared(folder):
     for path in (ROOT / folder).rglob("*.py"):
         extras = ("data",) if folder == "data_scripts" else ("book", "data", "test")

@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 
 import pandas as pd
 import pytest
@@ -12,7 +13,7 @@ FACTS = {"config": {"pretrained": None}, "provenance": {"date": "2026-01-02"}}
 def rows(run="finetune-unet-a", method="UNet", m=2, dice=0.5):
     values = dict.fromkeys(COLUMNS, 0) | {
         "run": run, "method": method, "m": m, "dice": dice, "dataset": "phantom", "scale": "smoke", "device": "cpu",
-        "patient": "p1", "group": "", "protocol": "x", "pretraining": "none"}
+        "patient": "p1", "group": "", "protocol": "x", "pretraining": "none", "setting": ""}
     return pd.DataFrame([values | {"frame": frame, "structure": s} for frame in ("ED", "") for s in ("LV", "RV")])
 
 
@@ -44,6 +45,26 @@ def test_recording_again_replaces_a_run_and_keeps_the_others(tmp_path):
     read = read_record("a", tmp_path)
     assert read.rows.groupby("run")["dice"].mean().to_dict() == {"a": 0.2, "b": 0.5}
     assert read.rows["method"].unique().tolist() == ["UNet", "wide UNet"]
+
+
+def test_another_configuration_of_the_same_run_takes_its_place(tmp_path):
+    write_record(record(run="a", dice=0.1), "a", tmp_path)
+    write_record(record(run="b", dice=0.2), "a", tmp_path)
+    changed = record(run="c", dice=0.3)
+    write_record(Record(changed.rows.assign(setting="level 0"), changed.runs), "a", tmp_path)
+    read = read_record("a", tmp_path)
+    assert read.rows.groupby("run")["setting"].first().to_dict() == {"b": "", "c": "level 0"}
+    assert set(read.runs) == {"b", "c"}
+
+
+def _write(number, folder):
+    write_record(record(run=f"run{number}", m=number), "a", folder)
+
+
+def test_several_processes_add_to_one_record(tmp_path):
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        pool.starmap(_write, [(n, tmp_path) for n in range(6)])
+    assert set(read_record("a", tmp_path).runs) == {f"run{n}" for n in range(6)}
 
 
 def test_gathers_the_runs_and_the_pretraining_they_start_from(tmp_path):

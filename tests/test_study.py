@@ -1,9 +1,13 @@
+import json
+
 import numpy as np
 import pytest
 
 from kaf import study
-from kaf.config import resolve
+from kaf.config import plain, resolve
+from kaf.data.splits import paper_draw, paper_folds
 from kaf.evaluate import COLUMNS
+from kaf.pretrain import KINDS
 
 
 def tiny(dataset="phantom"):
@@ -72,3 +76,40 @@ def test_notebook_parameters():
         study.parse_labelled("two", "smoke")
     with pytest.raises(ValueError, match="unknown method 'vnet'"):
         study.parse_methods("vnet")
+
+
+GROUPS = {f"patient{n:03d}": "AB"[n % 2] for n in range(1, 21)}
+
+
+def test_inner_validation_touches_no_test_patient_and_has_as_many():
+    outers, inners = (study.split_by(protocol, GROUPS, 5, 3) for protocol in ("patient", "inner"))
+    for outer, inner in zip(outers, inners, strict=True):
+        assert set(inner.train) | set(inner.test) == set(outer.train)
+        assert len(inner.test) == len(outer.test) and not set(inner.test) & set(outer.test)
+
+
+def test_the_papers_protocol_pretrains_on_the_test_fold_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setitem(study.PHANTOM_PATIENTS, "smoke", 5)
+    here = study.open_study(tiny(), output=tmp_path, fold=1, device="cpu", protocol="paper")
+    assert here.split == paper_folds(here.store.patients)[1]
+    run, rows = here.few_shot("kaf_pretrained", 2)
+    assert set(run.config["patients"]) == set(paper_draw(here.split.train, 2)) <= set(here.split.train)
+    assert set(here.pretrain().config["patients"]) == set(here.store.patients)
+    assert rows["protocol"].unique() == ["the paper's folds and draw, test patients in pretraining"]
+    with pytest.raises(ValueError, match="one draw of labelled patients, draw 0, not 1"):
+        here.labelled(2, 1)
+
+
+def test_an_unknown_protocol_is_refused_before_any_work(tmp_path):
+    with pytest.raises(ValueError, match="unknown protocol 'nested'; choose one of patient, inner, paper"):
+        study.open_study(tiny(), output=tmp_path / "new", protocol="nested")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("method", ["rotation", "gcl"])
+def test_a_unet_may_come_from_its_own_kind_of_pretraining(here, method):
+    run, rows = here.few_shot(method, 2)
+    source = json.loads((here.runs / run.config["pretrained"] / "config.json").read_text())
+    assert source["network"] == "unet" and rows["pretraining"].unique() == [method]
+    expected = here.experiment.changed(**KINDS[method])
+    assert source["experiment"]["pretrain"] == json.loads(json.dumps(plain(expected.pretrain)))

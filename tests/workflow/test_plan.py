@@ -1,0 +1,93 @@
+import pandas as pd
+import pytest
+import yaml
+
+from kaf.evaluate import COLUMNS
+from kaf.finetune import METHODS
+from kaf.records import FOLDER, Record, write_record
+from kaf.study import PROTOCOLS, configurations
+from workflow.grids import expand
+from workflow.plan import Plan, read_records, recorded
+
+GRID = {"small": {"runs": [{"methods": ["unet", "wide_unet", "kaf_pretrained"], "m": [1]}]}}
+CHAINS = {"runs": [{"methods": ["unet_selftrained", "kaf_selftrained"], "m": [1]}]}
+
+
+def record_of(job, seconds=600.0, **changes):
+    """A record as the run of this job would leave it."""
+    chosen, e = METHODS[job.method], job.experiment
+    row = dict.fromkeys(COLUMNS, 0) | {
+        "run": f"run-{job.key}", "method": chosen.name, "pretraining": chosen.pretraining, "m": job.m,
+        "dataset": job.dataset, "scale": job.scale, "protocol": PROTOCOLS[job.protocol], "device": "cpu",
+        "draw": job.draw, "fold": job.fold, "seed": job.seed, "patient": "p1", "frame": "ED", "structure": "LV",
+        "dice": 0.5, "group": "", "setting": job.setting}
+    chain = [{"config": {"experiment": part}, "provenance": {"date": "2026-01-02", "seconds": seconds}}
+             for part in configurations(e, job.method)]
+    facts = chain[0]
+    facts["config"]["method"] = job.method
+    if chosen.selftrained:
+        facts["finetuning"] = chain[1] | {"config": chain[1]["config"] | {"method": chosen.selftrained}}
+    if chosen.pretraining != "none":
+        facts.get("finetuning", facts)["pretraining"] = chain[-1] | {"provenance": {"seconds": 2 * seconds}}
+    return Record(pd.DataFrame([row | changes]), {row["run"]: facts})
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "grids.yaml"
+    path.write_text(yaml.safe_dump(GRID))
+    return path
+
+
+def test_what_is_recorded_is_done(tmp_path, file):
+    jobs = expand(GRID["small"])
+    assert Plan("small", tmp_path, file).missing == jobs
+    for job in (jobs[0], jobs[2]):
+        write_record(record_of(job), "any", tmp_path)
+    assert Plan("small", tmp_path, file).missing == [jobs[1]]
+
+
+def test_a_chain_of_runs_is_done_where_all_of_it_is_recorded_as_it_would_be(tmp_path, file):
+    file.write_text(yaml.safe_dump({"chains": CHAINS}))
+    for job in expand(CHAINS):
+        write_record(record_of(job), "any", tmp_path)
+    plan = Plan("chains", tmp_path, file)
+    assert plan.missing == [] and plan.known["seconds"].tolist() == [1200.0, 1200.0]
+    assert plan.known["pretraining_seconds"].tolist() == [0.0, 1200.0]
+
+
+def test_another_configuration_is_to_be_run(tmp_path, file):
+    job = expand(GRID["small"])[0]
+    one = record_of(job)
+    facts = next(iter(one.runs.values()))
+    facts["config"]["experiment"]["width"] += 1
+    write_record(one, "any", tmp_path)
+    assert job in Plan("small", tmp_path, file).missing
+
+
+def test_hours_come_from_what_alike_runs_took(tmp_path, file):
+    jobs = expand(GRID["small"])
+    assert "3 to do, which start from 1 pretrainings; nothing alike was recorded" in str(Plan("small", tmp_path, file))
+    write_record(record_of(jobs[2], seconds=3600.0), "any", tmp_path)
+    other = expand({"runs": [{"methods": ["unet"], "m": [9]}]})[0]
+    write_record(record_of(other, seconds=1800.0), "any", tmp_path)
+    plan = Plan("small", tmp_path, file)
+    assert plan.hours() == pytest.approx(0.5 + 0.75)  # a UNet as the other UNet, a wide one as the mean of both
+    assert str(plan) == ("grid small: 3 runs, 1 recorded, 2 to do, which start from 0 pretrainings; "
+                         "about 1.2 hours of one process")
+
+
+def test_hours_of_a_pretraining_are_those_of_its_kind(tmp_path, file):
+    job = expand({"runs": [{"methods": ["kaf_pretrained"], "m": [9], "folds": [1]}]})[0]
+    write_record(record_of(job, seconds=1800.0), "any", tmp_path)
+    assert Plan("small", tmp_path, file).hours() == pytest.approx(3 * 0.5 + 1.0)
+
+
+def test_an_unknown_grid_is_told(tmp_path, file):
+    with pytest.raises(ValueError, match="unknown grid 'smal'; choose one of small"):
+        Plan("smal", tmp_path, file)
+
+
+def test_the_committed_records_are_known_by_the_names_of_jobs():
+    found = recorded(read_records(FOLDER))
+    assert len(found) >= 8 and (found["seconds"] > 0).all() and found["key"].is_unique

@@ -1,0 +1,140 @@
+"""Named grids of experiments: from a few lines of ``grids.yaml`` to single jobs.
+
+A grid is a list of blocks. Each block is the product of its methods, settings, numbers ``m`` of labelled patients,
+draws, folds and seeds; blocks stand in the order in which they are to be run.
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kaf.choices import check_choice
+from kaf.config import Experiment, as_tuples, digest, resolve
+from kaf.finetune import get_method
+from kaf.study import PROTOCOLS, configurations, store_name
+
+FILE = Path(__file__).with_name("grids.yaml")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One fine-tuning run with its evaluation."""
+
+    method: str  # a key of kaf.finetune.METHODS
+    m: int
+    draw: int = 0
+    fold: int = 0
+    seed: int = 0
+    dataset: str = "phantom"
+    scale: str = "smoke"
+    recipe: str = "default"
+    protocol: str = "patient"
+    setting: str = ""  # names ``changes``; empty for the method as it is
+    changes: tuple[tuple[str, Any], ...] = ()  # of the experiment, as Experiment.changed takes them
+
+    @cached_property
+    def experiment(self) -> Experiment:
+        return resolve(self.scale, self.dataset, self.recipe, self.seed, **dict(self.changes))
+
+    @cached_property
+    def key(self) -> str:
+        """Name of the job: what it is, and a fingerprint of the configurations of its runs."""
+        return job_key(asdict(self), configurations(self.experiment, self.method))
+
+    @cached_property
+    def pretraining_key(self) -> str | None:
+        """Name of the pretraining it starts from; None without one."""
+        method = get_method(self.method)
+        if method.pretraining == "none":
+            return None
+        configuration = configurations(self.experiment, self.method)[-1]
+        return (f"{self.dataset}-{self.scale}-{self.protocol}-{method.network}-{method.pretraining}-fold{self.fold}"
+                f"-seed{self.seed}-{digest(configuration)}")
+
+    @property
+    def source(self) -> "Job | None":
+        """The job whose network this one goes on from, by self-training."""
+        method = get_method(self.method).selftrained
+        return replace(self, method=method) if method else None
+
+    @cached_property
+    def store_key(self) -> str:
+        """Name of the prepared data."""
+        return f"{self.dataset}-{store_name(self.experiment)}"
+
+    def parameters(self) -> dict[str, Any]:
+        """For the notebooks."""
+        return {**asdict(self), "changes": _lists(dict(self.changes))}
+
+
+def job_key(what: Mapping[str, Any], runs: list[dict[str, Any]]) -> str:
+    """Name of a job, of its axes and the configurations of its runs, whether just made or read from a record."""
+    axes = ("dataset", "scale", "protocol", "method")
+    numbers = (f"{name}{what[name]}" for name in ("m", "draw", "fold", "seed"))
+    return "-".join([*(what[name] for name in axes), *numbers, digest(*runs)])
+
+
+def load_grids(file: str | Path = FILE) -> dict[str, dict[str, Any]]:
+    """The grids of a file by name. Raises ``ValueError`` for a file without any."""
+    found = yaml.safe_load(Path(file).read_text())
+    if not isinstance(found, dict) or not all(isinstance(g, dict) and "runs" in g for g in found.values()):
+        raise ValueError(f"{file} is no file of grids: each needs a name and a list of blocks named runs")
+    return found
+
+
+def expand(grid: Mapping[str, Any]) -> list[Job]:
+    """The jobs of a grid, each once, in the order of its blocks.
+
+    Raises ``ValueError`` for an unknown key, method, protocol or field of the experiment, and where two settings are
+    the same experiment.
+    """
+    jobs: dict[str, Job] = {}
+    for block in grid["runs"]:
+        for job in _expand_block(block):
+            other = jobs.setdefault(job.key, job)
+            if other.setting != job.setting:
+                raise ValueError(f"settings {other.setting!r} and {job.setting!r} are the same experiment: {job.key}")
+    return list(jobs.values())
+
+
+AXES = {"folds": "fold", "draws": "draw", "seeds": "seed", "m": "m", "methods": "method"}
+
+
+def _expand_block(block: Mapping[str, Any]) -> Iterable[Job]:
+    single = {"dataset", "scale", "recipe", "protocol"}
+    if unknown := set(block) - single - set(AXES) - {"settings", "changes"}:
+        raise ValueError(f"a block has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(single))}, "
+                         f"{', '.join(AXES)}, settings, changes")
+    common = {name: block[name] for name in single & set(block)}
+    check_choice("protocol", common.get("protocol", "patient"), PROTOCOLS)
+    axes = {name: block.get(axis, [0]) for axis, name in AXES.items()}
+    for setting, changes in block.get("settings", {"": {}}).items():
+        changes = as_tuples({**block.get("changes", {}), **(changes or {})})
+        for values in itertools.product(*axes.values()):
+            given = dict(zip(axes, values, strict=True))
+            yield Job(**given, setting=setting, changes=tuple(changes.items()), **common)
+
+
+def with_sources(jobs: Iterable[Job]) -> list[Job]:
+    """Jobs and those that they go on from, each once."""
+    jobs = list(jobs)
+    return list({job.key: job for job in [*jobs, *(job.source for job in jobs if job.source)]}.values())
+
+
+def find(jobs: Iterable[Job], key: str, what: str) -> Job:
+    """The job whose ``key``, ``pretraining_key`` or ``store_key`` (``what``) is ``key``. Raises ``ValueError``."""
+    for job in jobs:
+        if getattr(job, what) == key:
+            return job
+    raise ValueError(f"the grid has no job with {what} {key!r}; was its file changed while it ran?")
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _lists(v) for name, v in value.items()}
+    return [_lists(v) for v in value] if isinstance(value, tuple) else value

@@ -1,0 +1,51 @@
+"""One job of a grid, by hand or from the Snakefile: ``python -m workflow.job WHAT GRID KEY --notebook OUT.ipynb ...``.
+
+WHAT is ``store`` (prepare the data), ``pretrain`` or ``few_shot``; KEY is the name that ``snakemake --dry-run`` shows.
+The last two execute the notebook of that name with papermill and keep it as OUT.ipynb, a page about the run.
+"""
+
+import argparse
+from pathlib import Path
+
+import papermill
+
+from kaf.records import FOLDER
+from kaf.study import open_study
+from workflow.grids import FILE, expand, find, load_grids, with_sources
+
+HERE = Path(__file__).parent
+KEYS = {"store": "store_key", "pretrain": "pretraining_key", "few_shot": "key"}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command."""
+    a = make_parser().parse_args(arguments)
+    job = find(with_sources(expand(load_grids(a.file)[a.grid])), a.key, KEYS[a.what])
+    if a.what == "store":
+        open_study(job.experiment, a.data_root, a.output)
+        return
+    notebook = Path(a.notebook)
+    notebook.parent.mkdir(parents=True, exist_ok=True)
+    given = job.parameters() | {"data_root": a.data_root, "output": a.output, "device": a.device}
+    if a.what == "few_shot":
+        given |= {"record": a.grid, "records_folder": a.records}
+    papermill.execute_notebook(HERE / f"{a.what}.ipynb", notebook, given, progress_bar=False, cwd=notebook.parent)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(prog="python -m workflow.job", description=__doc__.split("\n")[0])
+    parser.add_argument("what", choices=KEYS)
+    parser.add_argument("grid")
+    parser.add_argument("key")
+    parser.add_argument("--notebook", default="job.ipynb", help="where the executed notebook goes")
+    parser.add_argument("--file", default=str(FILE), help="file of the grids")
+    parser.add_argument("--data-root", default="", help="folder of the data set as downloaded; a phantom needs none")
+    parser.add_argument("--output", default="", help="folder for stores and runs")
+    parser.add_argument("--records", default=str(FOLDER), help="folder of the records")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
