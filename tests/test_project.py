@@ -121,7 +121,8 @@ def undeclared(path, extras, inside):
     """Names that a file imports and pyproject.toml does not ask for."""
     asked = PROJECT["dependencies"] + [r for extra in extras for r in EXTRAS[extra]]
     asked = {canonicalize_name(Requirement(r).name) for r in asked}
-    own = {"kaf", "tests", "benchmarks", *(p.stem for p in path.parent.glob("*.py")), *sys.stdlib_module_names}
+    beside = {p.stem for p in path.parent.glob("*.py")}
+    own = {"kaf", "tests", "benchmarks", "workflow", *beside, *sys.stdlib_module_names}
     names = set(imported([ast.parse(path.read_text())], inside)) - own
     return {name for name in names if not asked & {canonicalize_name(d) for d in OWNERS.get(name, [name])}}
 
@@ -136,7 +137,7 @@ def test_library_imports_what_it_depends_on():
 @pytest.mark.parametrize("folder", ["data_scripts", "book", "benchmarks", "workflow", "tests"])
 def test_scripts_import_what_is_declared(folder):
     for path in (ROOT / folder).rglob("*.py"):
-        extras = ("data",) if folder == "data_scripts" else ("book", "data", "test")
+        extras = {"data_scripts": ("data",), "workflow": ("book", "sweep")}.get(folder, EXTRAS)
         assert not undeclared(path, extras, inside=True), path.name
 
 
