@@ -123,6 +123,8 @@ class Experiment(Checked):
 
 SCALES = ("smoke", "laptop", "full")
 RECIPES = ("default", "paper")
+SELFTRAIN = {"smoke": SelftrainConfig(), "laptop": SelftrainConfig(OptimConfig(800, 4)),
+             "full": SelftrainConfig(OptimConfig(4000, 8), unlabelled=16)}
 DATASETS = ("phantom", "phantom-ct", "acdc", "chd")
 
 
@@ -142,7 +144,8 @@ def resolve(scale: str, dataset: str = "phantom", recipe: str = "default", seed:
     match_px = (20.0 if ct else 30.0) * _pixel_ratio(data, ct)
     pretrain = PretrainConfig(pretraining, threshold=0.1 if ct else 0.35, match_px=round(match_px, 1),
                               neighbour=(0.05, 1) if ct else (0.18, 2))
-    experiment = Experiment(data, width, layers, pretrain, FinetuneConfig(finetuning), scale, recipe, seed)
+    experiment = Experiment(data, width, layers, pretrain, FinetuneConfig(finetuning), scale, recipe, seed,
+                            SELFTRAIN[scale])
     return (_as_in_the_paper(experiment, ct) if recipe == "paper" else experiment).changed(**changes)
 
 
