@@ -132,7 +132,7 @@ def compare(start, one: Run, folder):
 @pytest.mark.parametrize("name", CASES)
 def test_losses_gradients_and_weights_are_those_of_the_joint_batch(store, both, name):
     one = train(CASES[name], store)
-    two = torch.load(both / "double.pt")[name]
+    two = torch.load(both / "double.pt", weights_only=True)[name]
     assert one["loss 0"] > 0.1 and sum(v.abs().max() > 1e-4 for k, v in one.items() if k.startswith("gradient")) > 20
     torch.testing.assert_close({k: two[k] for k in one}, one, **CLOSE)
     assert all(not two[k].any() for k in two.keys() - one.keys())
