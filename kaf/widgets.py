@@ -54,7 +54,7 @@ class Live(ipywidgets.VBox):
         figure, sentence = self._draw(**{name: control.value for name, control in self.controls.items()})
         self.picture.value = to_png(figure)
         self.text.value = html.escape(sentence)
-        self.picture.alt = sentence
+        self.picture.tooltip = sentence  # the page makes it the name of the picture
 
 
 def to_png(figure: Figure) -> bytes:

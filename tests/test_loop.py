@@ -13,6 +13,22 @@ from tests.noisy import STEPS, Noisy, batches, in_a_process, train
 from tests.tiny import interrupting, must_not_train, same_weights
 
 
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_a_gpu_uses_bfloat16_only_where_it_has_it(monkeypatch, native, precision):
+    made = []
+
+    class Recorded:
+        device = torch.device("cuda")
+
+        def __init__(self, precision=None, **_):
+            made.append(precision)
+
+    monkeypatch.setattr(loop, "Fabric", Recorded)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    make_fabric("cuda")
+    assert made[-1] == precision
+
+
 @pytest.fixture
 def save_every_step(monkeypatch):
     monkeypatch.setattr(loop, "SAVE_EVERY_S", -1.0)

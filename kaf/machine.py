@@ -1,0 +1,27 @@
+"""What a machine offers and which scale fits it: the first line that a chapter prints."""
+
+import os
+
+import torch
+
+import kaf
+
+# GPU memory that scale full takes on the phantom and on ACDC, estimated from what the benchmarks measured for a batch
+# of two; CHD at 512 pixels takes several times as much.
+FULL_GB = 12
+
+
+def describe_machine() -> str:
+    """Versions, the GPU or the processor cores, and the largest scale that fits, in one line."""
+    versions = f"kaf {kaf.__version__}, torch {torch.__version__}"
+    gigabytes = 0.0
+    if torch.cuda.is_available():
+        gpu = torch.cuda.get_device_properties(0)
+        gigabytes = gpu.total_memory / 1e9
+        what = f"GPU: {gpu.name}, {gigabytes:.0f} GB"
+    elif torch.backends.mps.is_available():
+        what = "GPU: Apple"
+    else:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return f"{versions}; GPU: none, {cores} processor cores; scale 'smoke' fits"
+    return f"{versions}; {what}; scale {'full' if gigabytes >= FULL_GB else 'laptop'!r} fits"

@@ -1,0 +1,63 @@
+"""Widgets without a browser: controls, what they say, and a picture that follows."""
+
+import pandas as pd
+import pytest
+
+from kaf.keypoints import detect_sift, prepare
+from kaf.widgets import attention_widget, keypoint_widget, loss_weight_widget, match_widget, points_widget
+from tests.scenes import attention_maps, slices
+
+FIRST, SECOND = slices()
+A, B = (prepare(detect_sift(image), 60) for image in (FIRST, SECOND))
+HISTORY = pd.DataFrame({"step": [0, 10, 20], "pcl": [3.0, 2.5, 2.0], "global": [3.0, 2.0, 1.0], "local": [2.0] * 3})
+MAKE = {
+    "keypoints": (lambda: keypoint_widget(FIRST), {"contrast": 0.15}),
+    "points": (lambda: points_widget(FIRST), {"k": 5}),
+    "attention": (lambda: attention_widget(FIRST, A, attention_maps(A, ("one", "other"))), {"query": 7}),
+    "matches": (lambda: match_widget(FIRST, SECOND, A, B), {"window": 60}),
+    "losses": (lambda: loss_weight_widget(HISTORY), {"local": 2.0}),
+}
+
+
+@pytest.fixture(params=MAKE)
+def made(request):
+    make, change = MAKE[request.param]
+    return make(), change
+
+
+def test_picture_and_words_follow_a_control(made):
+    widget, change = made
+    before = bytes(widget.picture.value), widget.text.value
+    assert before[0].startswith(b"\x89PNG") and len(before[0]) < 200_000
+    for name, value in change.items():
+        widget.controls[name].value = value
+    assert bytes(widget.picture.value) != before[0] and widget.text.value != before[1]
+
+
+def test_the_picture_has_words_in_the_stored_state(made):
+    widget, _ = made
+    assert len(widget.picture.get_state()["tooltip"]) > 20
+
+
+def test_every_control_has_a_name(made):
+    widget, _ = made
+    assert all(control.description for control in widget.controls.values())
+
+
+def test_losses_at_the_last_step_add_up():
+    widget = loss_weight_widget(HISTORY)
+    assert "Total at the last step: 3.200, made of pcl 62%, global 31%, local 6%" in widget.text.value
+
+
+@pytest.mark.parametrize(("history", "message"), [
+    (HISTORY.drop(columns="pcl"), "lacks the columns pcl"),
+    (HISTORY.assign(local=float("nan")), "no step of the history has all of"),
+])
+def test_a_run_with_other_losses_is_refused(history, message):
+    with pytest.raises(ValueError, match=message):
+        loss_weight_widget(history)
+
+
+def test_attention_maps_of_another_size_are_refused():
+    with pytest.raises(ValueError, match="1 maps, .*wide.* of another shape"):
+        attention_widget(FIRST, A, {"wide": attention_maps(B, ("x",))["x"][:, :3]})
