@@ -13,7 +13,7 @@ BIN := $(abspath $(VENV))/bin
 OLDEST := .venv-oldest
 TORCH := $(shell grep '^torch==' requirements.lock)
 
-CHAPTERS := 05_pretrain 06_fewshot
+CHAPTERS := $(sort $(basename $(notdir $(wildcard book/chapters/*.ipynb))))
 EXECUTED := $(CHAPTERS:%=_build/executed/%.ipynb)
 LIBRARY := $(shell find kaf -name '*.py')
 NOTEBOOKS := $(wildcard book/chapters/*.ipynb book/appendix/*.ipynb)
@@ -26,16 +26,16 @@ export TQDM_DISABLE := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help env book run lab wheels pages look chapters figure cost test lint unit notebooks oldest clean distclean
+.PHONY: help env book run lab wheels pages look chapters badges figure cost test lint unit notebooks oldest clean distclean
 
 help:  ## list these commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
 
 env: $(VENV)/kaf.done  ## create the environment in .venv
 
-book: run pages  ## run the two chapters on the built-in phantom, then render the book
+book: run pages  ## run the chapters on the built-in phantom, then render the book
 
-run: $(EXECUTED)  ## run the two chapters with papermill, into _build/executed
+run: $(EXECUTED)  ## run the chapters with papermill, into _build/executed
 
 pages: _build/html/index.html  ## render the book into _build/html
 
@@ -50,7 +50,10 @@ look: pages  ## look at the rendered pages in Chromium: links, contrast, formula
 	$(BIN)/python -m pytest -n 2 tests/book/test_pages.py
 
 chapters: $(VENV)/kaf.done  ## run the committed chapters again, in place
-	OMP_NUM_THREADS=1 $(BIN)/python book/run_chapters.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m book.run_chapters
+
+badges: $(VENV)/kaf.done  ## write the address in _config.yml into badges and setup cells of the chapters
+	$(BIN)/python -m book.dress
 
 figure: $(VENV)/kaf.done  ## draw the figure of the README again
 	KAF_HOME=$(abspath _build/figure) $(BIN)/python book/overview.py
@@ -58,9 +61,9 @@ figure: $(VENV)/kaf.done  ## draw the figure of the README again
 cost: $(VENV)/kaf.done  ## measure again what everything costs (half an hour), and write the page of it
 	for name in $(COSTS); do $(BIN)/python -m benchmarks.$$name --record; done
 	for name in changes roofline whole_pretraining; do $(BIN)/python -m benchmarks.$$name --device cuda --record; done
-	OMP_NUM_THREADS=1 $(BIN)/python book/run_chapters.py cost 02_kaf_layer
+	OMP_NUM_THREADS=1 $(BIN)/python -m book.run_chapters cost 02_kaf_layer
 
-test: lint unit notebooks pages  ## every check
+test: lint unit notebooks look  ## every check
 
 lint: $(VENV)/kaf.done  ## style of the code; no picture in a notebook shows a patient
 	$(BIN)/ruff check .
@@ -69,10 +72,11 @@ lint: $(VENV)/kaf.done  ## style of the code; no picture in a notebook shows a p
 unit: $(VENV)/kaf.done  ## tests of the library, the project files and the committed notebooks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --ignore tests/book/test_pages.py tests
 
+# Each of the two processes has runs of its own (tests/book/own_home.py): chapter 6 makes again what chapter 5 makes.
 notebooks: $(VENV)/kaf.done  ## run the committed chapters again and compare what they show
 	rm -rf _build/checked
-	cd book && OMP_NUM_THREADS=1 KAF_HOME=$(abspath _build/checked) $(BIN)/python -m pytest --rootdir .. --nbval --nbval-cell-timeout 150 \
-	  --nbval-sanitize-with ../tests/book/sanitize.cfg $(NOTEBOOKS:book/%=%)
+	OMP_NUM_THREADS=1 KAF_HOME=$(abspath _build/checked) $(BIN)/python -m pytest -n 2 --dist loadscope -p tests.book.own_home \
+	  --nbval --nbval-cell-timeout 600 --nbval-sanitize-with tests/book/sanitize.cfg $(NOTEBOOKS)
 
 oldest: $(OLDEST)/lock.done  ## run the library's tests with the oldest versions it supports, in .venv-oldest
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR) $(OLDEST)/bin/python -m pytest -n 2 --dist loadscope --ignore tests/book tests
@@ -97,16 +101,18 @@ $(VENV)/kaf.done: $(VENV)/lock.done pyproject.toml
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# The second chapter starts from what the first one has trained, in a folder of their own. Runs are found again by
-# their configuration: after a change in the library the first chapter begins with an empty folder.
+# Chapter 6 starts from what chapter 5 has trained, in a folder of their own. Runs are found again by their
+# configuration: after a change in the library chapter 5 begins with an empty folder.
 _build/executed/05_pretrain.ipynb: FRESH := yes
 _build/executed/06_fewshot.ipynb: _build/executed/05_pretrain.ipynb
 _build/executed/06_fewshot.ipynb: FRESH :=
+_build/executed/05_pretrain.ipynb _build/executed/06_fewshot.ipynb: PARAMETERS := -p dataset phantom -p scale smoke
+_build/executed/05_pretrain.ipynb _build/executed/06_fewshot.ipynb: HOME_OF_RUNS := _build/runs
 _build/executed/%.ipynb: book/chapters/%.ipynb $(LIBRARY) | $(VENV)/kaf.done
 	@mkdir -p $(@D)
 	$(if $(FRESH),rm -rf _build/runs)
-	cd book && KAF_HOME=$(abspath _build/runs) $(BIN)/papermill chapters/$*.ipynb ../$@ -p dataset phantom -p scale smoke \
-	  --no-progress-bar --execution-timeout 600
+	cd book && KAF_HOME=$(abspath $(or $(HOME_OF_RUNS),_build/stores)) $(BIN)/papermill chapters/$*.ipynb ../$@ $(PARAMETERS) \
+	  --no-progress-bar --execution-timeout 1800
 
 # --all: a page that is not read again would keep its warning to itself.
 _build/html/index.html: $(PAGES) | $(VENV)/kaf.done

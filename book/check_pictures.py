@@ -32,6 +32,9 @@ OF_A_DATASET = {"find_cases", "check_dataset", "prepare", "resolve", "StoreSetti
 OPENERS = {"load", "imread", "imreadmulti", "imdecode", "fromfile", "memmap", "open_memmap", "read_bytes",
            "from_filename", "VideoCapture", "Segmenter", "segment", "urlopen", "urlretrieve", "run", "Popen", "system"}
 ELSEWHERE = re.compile(r"(~|\.\.)(/.*)?|/\w.*|.*/\.\./.*|[A-Za-z]:[\\/].*")  # a path out of the checkout
+# The generated setup cell, whatever the address of the repository.
+_TEMPLATE = Path(__file__).with_name("setup_cell.py").read_text().rstrip("\n")
+SETUP = re.compile(re.escape(_TEMPLATE).replace("ADDRESS", r'[^"\s]+').replace("BRANCH", r'[^"\s]+'))
 STATED = re.compile(r"\bStore\(([\w-]+):|\"dataset\": \"([\w-]+)\"|\bthis run +([\w-]+)")
 
 
@@ -64,7 +67,7 @@ def _pasted(notebook: NotebookNode) -> Iterator[str]:
 
 
 def _code(notebook: NotebookNode) -> Iterator[str]:
-    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code" and not SETUP.fullmatch(cell.source)]
     for source in sources:
         shell = re.findall(r"(?m)^\s*[!%].*", source)
         yield from (f"runs {line.strip()!r}" for line in shell if not re.match(r"\s*%(pip|matplotlib)\b", line))

@@ -1,7 +1,10 @@
 """Run committed notebooks again, in place, at their committed parameters: ``make chapters``.
 
-``python book/run_chapters.py 01_keypoints 02_kaf_layer`` runs these, without names all. Times of execution are left
-out and widgets are numbered in the order of their creation, so that only a changed result changes a file.
+``python -m book.run_chapters 01_keypoints cost`` runs these, without names all. Times of execution are left out and
+widgets are numbered in the order of their creation, so that only a changed result changes a file. What a chapter
+takes and the numbers that it shows go to ``book/chapters.json``, and from there into its badges.
+
+``--tolerances`` measures how far every number moves with the instructions of other processors.
 """
 
 import argparse
@@ -13,22 +16,56 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
+from book.chapter_numbers import compare, read_chapters, update, widen, write_chapters
+from book.dress import BOOK, CHAPTERS, dress, in_steps
+from book.meter import Meter
 from kaf.files import replacing
+from kaf.report import read_numbers
 
-BOOK = Path(__file__).parent
-FOLDERS = ("chapters", "appendix")
+FOLDERS = (CHAPTERS, BOOK / "appendix")
 STATE = "application/vnd.jupyter.widget-state+json"
+PROCESSORS = (
+    {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2", "OPENBLAS_CORETYPE": "Haswell",
+     "OPENCV_CPU_DISABLE": "AVX512_SKX"},
+    {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "SSE4_2",
+     "OPENBLAS_CORETYPE": "Nehalem", "OPENCV_CPU_DISABLE": "AVX512_SKX,AVX2,FP16", "OPENCV_IPP": "disabled"},
+)  # fmt: skip
+
+
+def execute(path: Path, **environment: str) -> tuple[nbformat.NotebookNode, Meter]:
+    """A notebook after its execution in its own folder, with runs and stores of its own, and what that took."""
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata.pop("widgets", None)  # of the run before
+    with tempfile.TemporaryDirectory() as home, Meter() as meter:
+        client = NotebookClient(notebook, timeout=None, record_timing=False, store_widget_state=True,
+                                resources={"metadata": {"path": str(path.parent)}})
+        client.execute(env=os.environ | {"KAF_HOME": home, "TQDM_DISABLE": "1"} | environment)
+    return notebook, meter
 
 
 def run(path: Path) -> None:
-    """Execute one notebook with its own folder as working directory and write it back."""
-    notebook = nbformat.read(path, as_version=4)
-    notebook.metadata.pop("widgets", None)  # of the run before
-    client = NotebookClient(notebook, timeout=600, record_timing=False, store_widget_state=True,
-                            resources={"metadata": {"path": str(path.parent)}})
-    client.execute()
+    """Execute one notebook and write it back, with what it took and showed."""
+    notebook, meter = execute(path)
+    if path.parent == CHAPTERS:
+        chapters, name, shown = read_chapters(), path.stem, read_numbers(notebook)
+        before = chapters.get(name, {"numbers": {}})["numbers"]
+        for fault in compare(shown, before) if before else []:
+            print(f"  {fault}")
+        chapters[name] = {"minutes": in_steps(meter.seconds / 60), "gigabytes": in_steps(meter.gigabytes),
+                          "numbers": update(before, shown)}
+        write_chapters(chapters)
+        dress(notebook, name)
     with replacing(path) as draft:
         nbformat.write(tidy(notebook), draft)
+    print(f"  {meter.seconds:.0f} s of processor time, {meter.gigabytes:.2f} GB", flush=True)
+
+
+def measure_tolerances(path: Path) -> None:
+    """Execute a chapter as on other processors, and let each number move as far as it was seen to, with a margin."""
+    runs = [read_numbers(execute(path, **variant)[0]) for variant in PROCESSORS]
+    chapters = read_chapters()
+    chapters[path.stem]["numbers"] = widen(chapters[path.stem]["numbers"], runs)
+    write_chapters(chapters)
 
 
 def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -46,22 +83,23 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 def chosen(names: list[str]) -> list[Path]:
     """The notebooks named, or all. Raises ``FileNotFoundError`` for a name that is none."""
-    known = {path.stem: path for path in sorted(p for f in FOLDERS for p in (BOOK / f).glob("*.ipynb"))}
+    known = {path.stem: path for folder in FOLDERS for path in sorted(folder.glob("*.ipynb"))}
     if unknown := [name for name in names if name not in known]:
-        raise FileNotFoundError(f"no notebook {', '.join(unknown)} in {' or '.join(FOLDERS)}; "
+        raise FileNotFoundError(f"no notebook {', '.join(unknown)} in {' or '.join(f.name for f in FOLDERS)}; "
                                 f"there are {', '.join(known)}")
     return [known[name] for name in names or known]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m book.run_chapters", description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="such as 02_kaf_layer or cost; none: all")
-    paths = chosen(parser.parse_args().names)
-    with tempfile.TemporaryDirectory() as home:
-        os.environ |= {"KAF_HOME": home, "TQDM_DISABLE": "1"}
-        for path in paths:
-            print(path.name, flush=True)
-            run(path)
+    parser.add_argument("--tolerances", action="store_true", help="measure how far the numbers of chapters move")
+    options = parser.parse_args()
+    for path in chosen(options.names):
+        if options.tolerances and path.parent != CHAPTERS:
+            continue
+        print(path.name, flush=True)
+        (measure_tolerances if options.tolerances else run)(path)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = Path(os.environ.get("KAF_PAGES", ROOT / "_build" / "html"))
-REQUIRED = bool(os.environ.get("KAF_REQUIRE_BROWSER"))  # what is missing is then an error
+REQUIRED = bool(os.environ.get("CI"))  # what is missing is then an error
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 KNOWN = "Identifier 'THEBE_JS_URL' has already been declared"  # sphinx-thebe puts one line twice into each page
 

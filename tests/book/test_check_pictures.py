@@ -8,6 +8,7 @@ import papermill
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from book.dress import setup
 from kaf.data.phantom import write_phantom
 
 ROOT = Path(__file__).parents[2]
@@ -112,3 +113,8 @@ def test_pictures_of_explorers_and_widgets_count(check):
     state = {"application/vnd.jupyter.widget-state+json": {"state": {"1": {"model_name": "ImageModel"}}}}
     widget = new_notebook(cells=[new_code_cell("find_cases('acdc', d)")], metadata={"widgets": state})
     assert check.problems(explorer) and check.problems(widget)
+
+
+def test_the_setup_cell_passes_as_it_is_generated_and_not_otherwise(check):
+    assert check.problems(with_picture(setup())) == []
+    assert check.problems(with_picture(setup().replace('"clone"', '"archive"')))

@@ -1,17 +1,15 @@
 """The explorers in Chromium: mouse and keyboard change what they show, without network and without errors."""
 
-import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 
 from kaf.explorers import explore_attention, explore_keypoints, explore_labels, explore_matches
 from kaf.keypoints import detect_sift, prepare
+from tests.book.browser import REQUIRED, chromium
 from tests.scenes import attention_maps, few_shot_rows, published, slices
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 KINDS = ("keypoints", "attention", "matches", "labels")
 WIDTHS = {"page": 732, "telephone": 360}
 READABLE = 4.5  # smallest contrast of text
@@ -23,16 +21,16 @@ def browser():
         from playwright.sync_api import sync_playwright
     except ImportError:
         missing("the package playwright")
-    if not CHROMIUM:
+    if not chromium():
         missing("chromium")
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        found = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
         yield found
         found.close()
 
 
 def missing(what):
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{what} is not installed")
+    (pytest.fail if REQUIRED else pytest.skip)(f"{what} is not installed")
 
 
 @pytest.fixture(scope="module")

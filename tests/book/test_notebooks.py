@@ -1,130 +1,97 @@
 """The committed notebooks: executed once from top to bottom, free of what should not be on a page."""
 
-import ast
+import copy
 import re
+from functools import cache
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbval.plugin import get_sanitize_patterns
 
+from book.chapter_numbers import compare, read_chapters
+from book.dress import CHAPTERS, dress
+from kaf.report import read_numbers
+from tests.book import checks
+
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted(path for folder in ("chapters", "appendix") for path in (ROOT / "book" / folder).glob("*.ipynb"))
+IN_CHAPTERS = [path for path in NOTEBOOKS if path.parent == CHAPTERS]
 SANITIZE = ROOT / "tests" / "book" / "sanitize.cfg"
 LARGEST_MB = 2
-FOLDERS = "home|root|tmp|usr|opt|mnt|Users|work|content"
-ABSOLUTE_PATH = re.compile(rf"(?<![\w.:/<])/({FOLDERS})/[\w.-]+|\b[A-Z]:\\\\+Users")
 
 
-@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
-def path(request):
-    return request.param
+@cache
+def read(path):
+    return nbformat.read(path, as_version=4)
 
 
-@pytest.fixture
-def cells(path):
-    return nbformat.read(path, as_version=4).cells
-
-
-def code(cells):
-    return [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
-
-
-def tags(cell):
-    return cell.metadata.get("tags", [])
-
-
-def names(tree, context):
-    """Names that a cell assigns to (``ast.Store``) or uses (``ast.Load``)."""
-    nodes = (node for node in ast.walk(tree) if isinstance(node, ast.Name))
-    return {node.id for node in nodes if isinstance(node.ctx, context)}
-
-
-def python(cell):
-    """The syntax tree of a cell, without the lines that only IPython understands."""
-    return ast.parse("\n".join(line for line in cell.source.split("\n") if not re.match(r"\s*[%!]", line)))
+def by_name(path):
+    return path.stem
 
 
 def test_there_are_chapters():
-    assert NOTEBOOKS
+    assert len(IN_CHAPTERS) >= 7 and set(read_chapters()) == {path.stem for path in IN_CHAPTERS}
 
 
-def test_is_valid(path):
-    nbformat.validate(nbformat.read(path, as_version=4))
-
-
-def test_executed_from_top_to_bottom(cells):
-    assert [cell.execution_count for cell in code(cells)] == list(range(1, len(code(cells)) + 1))
-
-
-def test_no_errors_and_no_warnings(cells):
-    outputs = [(cell, output) for cell in code(cells) for output in cell.outputs]
-    for cell, output in outputs:
-        assert output.get("name") != "stderr", f"{output.text[:200]} after {cell.source[:80]}"
-        if "raises-exception" not in tags(cell):
-            assert output.output_type != "error", f"{output.ename} after {cell.source[:80]}"
-
-
-def test_no_absolute_paths(path):
-    assert not (found := ABSOLUTE_PATH.search(path.read_text())), found[0]
-
-
-def test_small_enough_to_open_quickly(path):
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=by_name)
+def test_is_valid_and_opens_quickly(path):
+    nbformat.validate(read(path))
     assert path.stat().st_size <= LARGEST_MB * 1e6
 
 
-def test_no_empty_tags_left_by_papermill(cells):
-    assert not [cell.source[:80] for cell in cells if cell.metadata.get("tags") == []]
-    assert not [cell.source[:80] for cell in cells if "injected-parameters" in tags(cell)]
+@pytest.mark.parametrize("check", checks.ALL, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=by_name)
+def test_has_no(path, check):
+    assert not (wrong := check(read(path))), wrong
 
 
-def test_pictures_have_a_text_for_those_who_cannot_see_them(cells):
-    for cell in code(cells):
-        if any("image/png" in output.get("data", {}) for output in cell.outputs):
-            alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
-            assert len(alt) > 20, f"no text in mystnb.image.alt of the cell {cell.source[:80]!r}"
+@pytest.mark.parametrize("path", IN_CHAPTERS, ids=by_name)
+def test_shows_the_numbers_that_are_recorded(path):
+    assert not (wrong := compare(read_numbers(read(path)), read_chapters()[path.stem]["numbers"])), wrong
 
 
-def test_no_cell_ends_in_a_semicolon(cells):
-    # nbval does not honour it: the output that it suppresses comes back and differs from the page.
-    assert not [cell.source for cell in code(cells) if cell.source.rstrip().endswith(";")]
-
-
-def test_parameters_are_visible_to_papermill(cells):
-    # papermill's inspection does not see annotated defaults, and reads a default with "=" in it wrongly.
-    for cell in code(cells):
-        if "parameters" in tags(cell):
-            for statement in python(cell).body:
-                line = ast.unparse(statement)
-                assert isinstance(statement, ast.Assign) and len(statement.targets) == 1, line
-                assert "=" not in ast.unparse(statement.value), line
-
-
-def test_every_parameter_is_read_later(cells):
-    at = [i for i, cell in enumerate(code(cells)) if "parameters" in tags(cell)]
-    if not at:
-        pytest.skip("a chapter without parameters")
-    assert len(at) == 1, "papermill uses one parameters cell only"
-    parameters = names(python(code(cells)[at[0]]), ast.Store)
-    used = set().union(*(names(python(cell), ast.Load) for cell in code(cells)[at[0] + 1:]))
-    assert parameters and parameters <= used, f"never read: {sorted(parameters - used)}"
+@pytest.mark.parametrize("path", IN_CHAPTERS, ids=by_name)
+def test_generated_cells_are_up_to_date(path):
+    dressed = copy.deepcopy(read(path))
+    dress(dressed, path.stem)
+    assert dressed == read(path), "run `make badges`"
 
 
 @pytest.mark.parametrize("name", ["05_pretrain", "06_fewshot"])
 def test_entry_points_take_what_the_readme_passes(name):
-    cells = nbformat.read(ROOT / "book" / "chapters" / f"{name}.ipynb", as_version=4).cells
-    parameters = [names(python(cell), ast.Store) for cell in code(cells) if "parameters" in tags(cell)]
-    assert parameters and {"dataset", "data_root", "scale"} <= parameters[0]
+    notebook = read(CHAPTERS / f"{name}.ipynb")
+    cell = checks.code(notebook)[checks.parameters_cell(notebook)]
+    assert {"dataset", "data_root", "scale", "output"} <= checks.names(checks.python(cell), checks.ast.Store)
 
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=by_name)
+def test_nbval_compares_what_does_not_hang_on_the_last_bits_of_a_training(path):
+    """Counts and words that follow from one may differ between processors; their numbers have tolerances."""
+    allowed = ("def setup(", "spread_table(", 'table.set_index(["method", "m"])[distances]')
+    ignored = [cell.source for cell in checks.code(read(path)) if "nbval-ignore-output" in checks.tags(cell)]
+    assert not [source for source in ignored if not any(words in source for words in allowed)]
+
+
+# --- widgets and explorers
+
+@pytest.mark.parametrize(("chapter", "call"), [
+    ("01_keypoints", "widgets.keypoint_widget"), ("01_keypoints", "widgets.points_widget"),
+    ("02_kaf_layer", "widgets.attention_widget"), ("04_local_ssl", "widgets.match_widget"),
+    ("05_pretrain", "widgets.loss_weight_widget"),
+    ("01_keypoints", "explorers.explore_keypoints"), ("02_kaf_layer", "explorers.explore_attention"),
+    ("04_local_ssl", "explorers.explore_matches"), ("06_fewshot", "explorers.explore_labels")])
+def test_what_can_be_touched_is_there(chapter, call):
+    shown = [output for cell in checks.code(read(CHAPTERS / f"{chapter}.ipynb")) if f"{call}(" in cell.source
+             for output in cell.outputs]
+    kind = "text/html" if "explore" in call else checks.WIDGET
+    assert any(kind in output.get("data", {}) for output in shown)
+
+
+# --- the rules of nbval
 
 def test_every_sanitize_rule_is_understood():
-    text = SANITIZE.read_text()
-    rules = get_sanitize_patterns(text)
-    starts = [line for line in text.split("\n") if line.startswith(("regex:", "replace:"))]
-    assert len(starts) == 2 * len(rules)
-    for regex, replacement in rules:
-        assert replacement.strip()
-        re.compile(regex)
+    assert not (wrong := checks.rules_not_understood(SANITIZE.read_text())), wrong
 
 
 @pytest.mark.parametrize(("one", "other", "same"), [
@@ -139,6 +106,8 @@ def test_every_sanitize_rule_is_understood():
     ("run-1a: kaf 0.1.0, x86_64", "run-1b: kaf 0.1.0, x86_64", False),
     ('<script type="application/json">{"a":[1]}</script>', '<script type="application/json">{}</script>', True),
     ('<div data-kind="labels">', '<div data-kind="matches">', False),
+    ("pretrain-kaf_unet-phantom-smoke-492d44ff", "pretrain-kaf_unet-phantom-smoke-fa965280", True),
+    ("pretrain-kaf_unet-phantom-smoke-492d44ff", "pretrain-unet-phantom-smoke-492d44ff", False),
     ("decade and facade", "facade and decade", False),
 ])
 def test_sanitizing_hides_numbers_and_nothing_else(one, other, same):

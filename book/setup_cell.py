@@ -1,0 +1,28 @@
+# Setup for Colab, Binder and your own machine. Where kaf is installed, this only looks around.
+def setup(repository="ADDRESS", branch="BRANCH"):
+    import importlib.util
+    import os
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    found = importlib.util.find_spec("kaf")
+    if found is None or found.origin is None:  # or just a folder of that name
+        import torch  # kept as it is: pip is told its version. Without torch take a build from pytorch.org first.
+
+        folder = Path("kaf-book").absolute()
+        if not (folder / "pyproject.toml").is_file():
+            address = os.environ.get("KAF_REPOSITORY", repository)
+            subprocess.run(["git", "clone", "--quiet", "--depth", "1", "--branch", branch, address, folder], check=True)
+        (folder / "torch.txt").write_text(f"torch=={torch.__version__}\n")
+        pip = [sys.executable, "-m", "pip", "install", "--constraint", folder / "torch.txt", "--editable", folder]
+        done = subprocess.run(pip, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"kaf does not install beside torch {torch.__version__}:\n{done.stdout}\n{done.stderr}")
+        sys.path.insert(0, str(folder))  # a running kernel does not see what was just installed
+
+    from kaf.machine import describe_machine
+    print(describe_machine())
+
+
+setup()
