@@ -30,8 +30,9 @@ def test_the_cases_are_many_and_distinct():
 
 
 @pytest.mark.parametrize("bad", [*DATA, *STORES, *USE], ids=lambda bad: bad.name.replace(" ", "-"))
-def test_the_message_names_the_file_what_is_wrong_and_what_to_do(bad, world):
+def test_the_message_names_the_file_what_is_wrong_and_what_to_do(bad, world, capfd):
     error, message = message_of(bad, world)
+    assert not capfd.readouterr().err, "one message is enough"
     assert isinstance(error, bad.error), f"{type(error).__name__}: {message}"
     assert bad.file in message
     assert re.search(bad.what, message) and re.search(bad.remedy, message), message

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kaf.correspondence import RULES, local_loss, log_sinkhorn, match_keypoints
-from kaf.keypoints import from_arrays, pad
+from kaf.keypoints import Keypoints, from_arrays, pad
 from tests.golden_weights import arrays, relative_error
 
 
@@ -149,6 +149,45 @@ def test_is_the_naive_form_for_any_scores(m, n, scale, dustbin, seed):
     torch.testing.assert_close(fast.double(), slow, rtol=1e-5, atol=2e-4)
     gradients = [torch.autograd.grad((p * weight).mean(), scores)[0] for p in (fast, slow)]
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-5)
+
+
+PLACES = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60), st.booleans()), min_size=1, max_size=12)
+
+
+def keypoints_at(places, seed):
+    """Keypoints at whole places; descriptors of few values, so that distances are often equal."""
+    generator = torch.Generator().manual_seed(seed)
+    valid = torch.tensor([there for *_, there in places])
+    xy = torch.tensor([[x, y] for x, y, _ in places], dtype=torch.float32)
+    descriptor = torch.randint(0, 3, (len(places), 4), generator=generator, dtype=torch.uint8)
+    ones = torch.ones(len(places))
+    return Keypoints(xy, ones, ones, descriptor, valid)
+
+
+@given(PLACES, PLACES, st.floats(1, 80), st.integers(0, 99))
+def test_matches_of_any_points_are_near_one_to_one_and_ignore_padding(left, right, window, seed):
+    a, b = keypoints_at(left, seed), keypoints_at(right, seed + 100)
+    match = match_keypoints(a, b, window)
+    assert torch.equal(match == -2, ~a.valid)
+    i = (match >= 0).nonzero().squeeze(1)
+    j = match[i]
+    assert len(set(j.tolist())) == len(j) and b.valid[j].all()
+    assert ((a.xy[i] - b.xy[j]).abs().sum(1) < window).all()
+    kept = match_keypoints(a.select(a.valid), b.select(b.valid), window)  # without the padding, the same pairs
+    place = b.valid.cumsum(0) - 1
+    expected = torch.where(match[a.valid] >= 0, place[match[a.valid].clamp(min=0)], -1)
+    assert torch.equal(kept, expected)
+
+
+@given(PLACES, PLACES, st.integers(0, 99))
+def test_no_pair_that_prefers_each_other_is_left_out(left, right, seed):
+    a, b = keypoints_at(left, seed), keypoints_at(right, seed + 100)
+    match = match_keypoints(a, b, 30.0)
+    near = (torch.cdist(a.xy, b.xy, p=1) < 30) & a.valid[:, None] & b.valid[None]
+    cost = torch.cdist(a.descriptor.double(), b.descriptor.double()).masked_fill(~near, torch.inf)
+    for i, j in near.nonzero().tolist():
+        others = torch.cat([cost[i, :j], cost[i, j + 1 :], cost[:i, j], cost[i + 1 :, j]])
+        assert match[i] == j or not (others > cost[i, j]).all()
 
 
 def test_unbalanced_groups_that_hardly_connect_stay_finite():

@@ -9,13 +9,14 @@ import math
 import os
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
-from nibabel.imageglobals import LoggingOutputSuppressor
+from nibabel.imageglobals import logger
 
 from kaf.data.problems import Problem, Report, allowed, stop
 
@@ -109,7 +110,7 @@ def _open(path: Path) -> tuple[nib.Nifti1Pair | None, Problem | None]:
     if problem := why_no_access(path):
         return None, problem
     try:
-        with LoggingOutputSuppressor():
+        with _quiet():
             file = nib.load(path)
         if not isinstance(file, nib.Nifti1Pair):
             raise nib.filebasedimages.ImageFileError(f"it is {type(file).__name__}")
@@ -120,6 +121,16 @@ def _open(path: Path) -> tuple[nib.Nifti1Pair | None, Problem | None]:
         return None, Problem(path, f"is no NIfTI file ({_short(error, path)})", AGAIN)
     file.header["pixdim"] = raw["pixdim"]
     return file, None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without nibabel's remarks on what it repairs: what matters is reported here."""
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _short(error: Exception, path: Path) -> str:
@@ -173,7 +184,7 @@ def doubts(header: Header) -> Iterator[Problem]:
 
 def _voxels(path: Path) -> np.ndarray:
     """All voxels of a file; a gzip file is read to its end, where its checksum lies."""
-    with LoggingOutputSuppressor():
+    with _quiet():
         if path.suffix != ".gz":
             return nib.load(path).get_fdata(dtype=np.float32)
         with gzip.open(path) as stream:

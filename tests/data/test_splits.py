@@ -116,6 +116,24 @@ def test_inner_split_takes_validation_patients_from_train():
     assert len(split.test) == 3 and sorted(split.train + split.test) == ACDC[:10]
 
 
+@given(patients=st.sets(st.text("abc", max_size=3), min_size=2, max_size=20), seed=st.integers(0, 99), data=st.data())
+def test_sides_of_any_split_share_nobody_and_lose_nobody(patients, seed, data):
+    count = data.draw(st.integers(1, len(patients)))
+    chosen = data.draw(st.lists(st.sampled_from(sorted(patients)), unique=True))
+    for split in (inner_split(patients, count, seed), fixed_test(patients, chosen)):
+        assert not set(split.train) & set(split.test) and set(split.train) | set(split.test) == patients
+        assert list(split.train) == sorted(split.train) and list(split.test) == sorted(split.test)
+    assert len(inner_split(patients, count, seed).test) == count
+
+
+@given(count=st.integers(5, 60))
+def test_folds_of_the_paper_test_everyone_once(count):
+    patients = [f"p{n:02d}" for n in range(count)]
+    assert sorted(p for fold in paper_folds(patients) for p in fold.test) == patients
+    draws = [paper_draw(fold.train, 3) for fold in paper_folds(patients)]
+    assert all(set(draw) <= set(fold.train) for draw, fold in zip(draws, paper_folds(patients)))
+
+
 def test_external_test_takes_both_stores_whole(store, tmp_path):
     write_acdc_patient(tmp_path / "testing", 101)
     other = prepare("acdc", tmp_path / "testing", tmp_path / "store", store.settings, 1, progress=False)
