@@ -13,9 +13,9 @@ from kaf.data import filling
 from kaf.data.prepare import prepare
 from kaf.data.store import Store
 from kaf.files import seal
-from kaf.finetune import finetune
+from kaf.finetune import evaluate, finetune, make_network
 from kaf.networks import build_network
-from tests.bad_input import SETTINGS, Action, Bad, World, as_nobody, preparing, small_disk, training
+from tests.bad_input import PATIENTS, SETTINGS, Action, Bad, World, as_nobody, preparing, small_disk, training
 from tests.data.layouts import write_acdc_patient
 from tests.tiny import tiny_experiment
 
@@ -61,6 +61,17 @@ def opening(path: Path, _: World) -> Action:
 
 def continuing(path: Path, world: World) -> Action:
     return lambda: prepare("acdc", world.root, path, SETTINGS, 1, False)
+
+
+def fine_tuning(path: Path, _: World) -> Action:
+    opened = Store.open(path)
+    return lambda: finetune(tiny_experiment(**GRID), opened, PATIENTS, path.parent / "runs", "unet", device="cpu")
+
+
+def scoring(path: Path, world: World) -> Action:
+    e, opened = tiny_experiment(**GRID), Store.open(path)
+    network = make_network(e, opened, "unet")
+    return lambda: evaluate(network, opened, ["patient005"], e)
 
 
 def manifest(**fields):
@@ -174,6 +185,10 @@ STORES = (
     Bad("one byte of an image altered", store(byte("volumes/patient001_frame02/image.npy")), "image.npy", "is damaged",
         MEND),
     Bad("one byte of keypoints altered", store(byte("volumes/patient002_frame04/keypoints.npy")), "keypoints.npy",
+        "is damaged", MEND),
+    Bad("one byte of labels altered", store(byte("volumes/patient002_frame02/label.npy"), fine_tuning), "label.npy",
+        "is damaged", MEND),
+    Bad("one byte of a truth altered", store(byte("volumes/patient005_frame04/truth.npy"), scoring), "truth.npy",
         "is damaged", MEND),
     Bad("array of a store gone", store(lambda path: (path / "volumes/patient002_frame02/label.npy").unlink()),
         "label.npy", "is damaged", MEND),
