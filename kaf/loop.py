@@ -67,16 +67,14 @@ def _join(device: str, devices: int, num_nodes: int, precision: str) -> Fabric:
 
 
 def make_optimiser(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
-    """The optimiser of a configuration. Raises ``ValueError`` for an unknown name."""
+    """The optimiser of a configuration."""
     # One kernel for all weights: a fifth of the time of a loop over them.
     common = {"lr": optim.lr, "weight_decay": optim.weight_decay, "fused": True}
     if optim.name == "adamw":
         return torch.optim.AdamW(model.parameters(), **common)
     if optim.name == "adam":
         return torch.optim.Adam(model.parameters(), **common)
-    if optim.name == "sgd":
-        return torch.optim.SGD(model.parameters(), momentum=0.9, **common)
-    raise ValueError(f"unknown optimiser {optim.name!r}; choose adamw, adam or sgd")
+    return torch.optim.SGD(model.parameters(), momentum=0.9, **common)
 
 
 def learning_rate(optim: OptimConfig, step: int, steps: int) -> float:

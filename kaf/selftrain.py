@@ -156,6 +156,7 @@ def selftrain(experiment: Experiment, store: Store, patients: Collection[str], u
     keep_data_facts(run, store)
 
     def batches(start: int) -> Iterator[tuple[SliceSample, SliceSample]]:
+        store.verify({*volumes, *others})
         counts = (config.optim.batch, config.unlabelled)
         return zip(*(DataLoader(part, batch_sampler=EpochSampler(len(part), count, seed + 1, start=start, stop=steps),
                                 collate_fn=collate, num_workers=workers)
