@@ -51,6 +51,7 @@ METHODS = {
     "pcl": Method("PCL", "unet", "pcl"),
     "kaf_pretrained": Method("KAF pretrained", "kaf_unet", "kaf"),
     "unet_selftrained": Method("UNet self-trained", "unet", selftrained="unet"),
+    "wide_unet_selftrained": Method("wide UNet self-trained", "wide_unet", selftrained="wide_unet"),
     "kaf_selftrained": Method("KAF self-trained", "kaf_unet", "kaf", selftrained="kaf_pretrained"),
 }
 
