@@ -46,7 +46,8 @@ def all_in(settings: StoreSettings, root: Path, out: Path, patients: int) -> tup
     for name in names:
         prepare_patient([case for case in cases if case.patient == name], root, out / "timed", settings)
     seconds = time.perf_counter() - start
-    return seconds, [slice_ for file in sorted(volumes.glob("*/image.npy")) for slice_ in np.load(file)]
+    images = [np.load(file, allow_pickle=False) for file in sorted(volumes.glob("*/image.npy"))]
+    return seconds, [slice_ for image in images for slice_ in image]
 
 
 def grid_rows(settings: StoreSettings, root: Path, out: Path, patients: int) -> list[dict]:

@@ -16,6 +16,7 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
+from kaf.files import sync
 from kaf.progress import progress_bar
 
 TRIES = 6  # in one call; a further call continues
@@ -62,6 +63,7 @@ def fetch(item: Item, folder: Path) -> Path:
         part.unlink()
         raise SystemExit(f"error: {item.name} from {item.url} is not the file that was published: {wrong}. It was "
                          "removed; run again, and if this stays so, the publisher has changed the file")  # fmt: skip
+    sync(part)
     os.replace(part, target)
     return target
 

@@ -12,6 +12,8 @@ from fetch import TIMEOUT_S, Item, fetch
 from shared import add_data, add_source, agree, complete, finish, missing_files, parser
 from unpack import unpack
 
+from kaf.files import replacing
+
 TERMS = """
 HVSMR-2.0, whole-heart segmentation in congenital heart disease (Pace et al. 2024, doi 10.1038/s41597-024-03469-9)
   address  https://doi.org/10.6084/m9.figshare.25226363, the variant cropped_norm: cut to the heart, normalised
@@ -44,7 +46,8 @@ def download(folder: Path) -> Path:
     """The unpacked zip, with the table of severity in it."""
     zipped, table = (fetch(item, folder) for item in locate(ZIP, TABLE))
     unpacked = unpack(zipped)
-    (unpacked / table.name).write_bytes(table.read_bytes())
+    with replacing(unpacked / table.name) as draft:
+        draft.write_bytes(table.read_bytes())
     return unpacked
 
 

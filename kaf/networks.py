@@ -4,7 +4,7 @@ All take ``forward(image (B, 1, H, W), keypoints) -> logits (B, classes, H, W)``
 know which one they train; a network without keypoints ignores them. H and W are multiples of 16.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kaf.baselines import SwinUNet
 from kaf.choices import check_choice, check_multiple
+from kaf.fields import LATER
 from kaf.fusion import KAFLayer
 from kaf.keypoints import Keypoints
 from kaf.parameters import Checked
@@ -48,6 +49,7 @@ class KAFConfig(Checked):
     scatter: str = "mean"  # or "sum", or "overwrite", the released program's last write
     fusion: str = "concat"  # or "project": back to C channels
     position_norm: str = "layer"  # or "batch", the paper's
+    zero_start: bool = field(default=False, metadata=LATER)  # whether a layer begins by adding a map of zeros
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,7 +93,7 @@ class Encoder(nn.Module):
             channels = width * 2**level
             self.blocks.append(double_conv(inputs, channels))
             if kaf is not None and level in kaf.levels:
-                options = {k: v for k, v in vars(kaf).items() if k != "levels"}
+                options = {k: v for k, v in vars(kaf).items() if k not in ("levels", "zero_start")}
                 layer = KAFLayer(channels, **options)
                 self.layers[str(level)] = layer
                 channels = layer.out_channels
@@ -160,6 +162,9 @@ class UNet(nn.Module):
         self.apply(initialise)
         # With torch's smaller default the logits start nearly equal, and a thin structure may never be predicted.
         nn.init.kaiming_normal_(self.decoder.head.weight, a=SLOPE)
+        if kaf is not None and kaf.zero_start:
+            for layer in self.encoder.layers.values():
+                nn.init.zeros_(layer.conv2.weight)
 
     def forward(self, image: Tensor, keypoints: Keypoints | None = None) -> Tensor:
         return self.decoder(self.encoder(image, keypoints))

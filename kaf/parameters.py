@@ -15,6 +15,7 @@ from kaf.fusion import FUSIONS, GATHERS, SCATTERS
 from kaf.keypoints import DETECTORS
 from kaf.mixers import BLOCKS
 
+PRECISIONS = ("auto", "32", "bf16")
 CHOICES: dict[str, Collection[str]] = {
     "dataset": LAYOUTS,
     "detector": DETECTORS,
@@ -26,6 +27,7 @@ CHOICES: dict[str, Collection[str]] = {
     "match_rule": RULES,
     "local_reduction": REDUCTIONS,
     "loss": ("dice_ce", "ce"),
+    "precision": PRECISIONS,
     "name": ("adamw", "adam", "sgd"),
 }
 SAID = {"name": "optimiser", "match_rule": "matching rule", "local_reduction": "reduction",

@@ -1,4 +1,8 @@
-"""Data sets of a few small volumes, made once per test session."""
+"""Data sets of a few small volumes, made once per test session; and no network."""
+
+import os
+import runpy
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -6,6 +10,11 @@ from hypothesis import settings
 from kaf.data.prepare import prepare
 from kaf.data.store import StoreSettings
 from tests.data.layouts import write_acdc_patient, write_chd_case
+
+# In this process, and in all that tests start.
+OFFLINE = Path(__file__).parent / "offline"
+runpy.run_path(str(OFFLINE / "sitecustomize.py"))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(OFFLINE), os.environ.get("PYTHONPATH"))))
 
 # Examples are the same in every run, and a busy machine is no reason to fail.
 settings.register_profile("kaf", deadline=None, derandomize=True)

@@ -15,7 +15,7 @@ CASES = json.loads((FOLDER / "reference.json").read_text())
 
 def arrays(case: str) -> dict[str, Tensor]:
     """The arrays of one case by short name, as tensors."""
-    with np.load(FOLDER / "reference.npz") as file:
+    with np.load(FOLDER / "reference.npz", allow_pickle=False) as file:
         names = [name for name in file.files if name.startswith(f"{case}_")]
         return {name.removeprefix(f"{case}_"): torch.from_numpy(file[name]) for name in names}
 

@@ -111,3 +111,11 @@ def test_the_workspace_is_the_variable_or_the_checkout(monkeypatch, tmp_path):
     assert workspace() == Path(kaf.__file__).resolve().parents[1]
     monkeypatch.setenv("KAF_HOME", str(tmp_path))
     assert workspace() == tmp_path
+
+
+def test_what_came_later_leaves_the_fingerprints_of_smoke_runs_as_they_were():
+    assert not {"selftrain", "precision"} & plain(resolve("smoke")).keys()
+    assert resolve("smoke").changed(selftrain__weight=0.5, precision="bf16").selftrain.weight == 0.5
+    assert resolve("laptop").selftrain.optim.steps < resolve("full").selftrain.optim.steps
+    assert not resolve("smoke").kaf.zero_start and not resolve("full", "acdc", "paper").kaf.zero_start
+    assert resolve("laptop").kaf.zero_start and resolve("full").kaf.zero_start

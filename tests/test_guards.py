@@ -6,7 +6,7 @@ import torch
 
 from kaf import loop
 from kaf.data.pairs import SliceDataset, collate
-from kaf.guards import Interrupts, plain
+from kaf.guards import Interrupts, broken
 from kaf.runs import Run
 from tests.noisy import STEPS, Noisy, batches, in_a_process, train
 from tests.tiny import interrupting, same_weights
@@ -91,8 +91,8 @@ def test_the_error_opens_the_batch(tmp_path):
 def test_a_batch_of_slices_is_read_without_trust_in_the_file(store, tmp_path):
     data = SliceDataset(store, store.select(labelled=True)[:1], 32, 5)
     batch = collate([data[0], data[1]])
-    Run(tmp_path, {}).keep(tmp_path / "batch.pt", plain((batch, batch)))  # as a mean teacher takes them
-    found, _ = torch.load(tmp_path / "batch.pt", weights_only=True)
+    broken(Run(tmp_path, {}), (batch, batch), "a test", 3)  # two, as a mean teacher takes them
+    found, _ = torch.load(tmp_path / "bad_batch.pt", weights_only=True)["batch"]
     assert list(found) == list(batch._fields)
     assert torch.equal(found["image"], batch.image) and torch.equal(found["keypoints"]["xy"], batch.keypoints.xy)
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -49,6 +51,18 @@ def test_wide_unet_has_the_widths_of_the_kaf_unet():
     assert wide.encoder.widths == kaf.encoder.widths == [16, 32, 64, 128, 256]
     light = build_network("kaf_unet", 4, 8, KAFConfig(dim=16, depth=1, fusion="project"))
     assert light.encoder.widths == build_network("unet", 4, 8).encoder.widths
+
+
+def test_layers_that_start_from_zero_add_nothing_until_they_have_learned():
+    network = build_network("kaf_unet", 4, 4, replace(SMALL, zero_start=True))
+    image, points, others = torch.randn(2, 1, 32, 32), random_keypoints(2, 6, 32), random_keypoints(2, 6, 32, seed=1)
+    assert torch.equal(network(image, points), network(image, others))
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+    network(image, points).square().mean().backward()
+    optimiser.step()
+    assert not torch.equal(network(image, points), network(image, others))
+    at_once = build_network("kaf_unet", 4, 4, SMALL)
+    assert not torch.equal(at_once(image, points), at_once(image, others))
 
 
 def test_a_kaf_unet_without_layers_is_the_unet():

@@ -1,5 +1,6 @@
 """Two processes that share every batch against one with the whole batch, over gloo on the CPU."""
 
+import json
 import os
 import socket
 from dataclasses import replace
@@ -92,6 +93,11 @@ def work(rank, port, store_path, folder):
     for e in CASES.values():
         pretrain(e, store, PATIENTS, folder / "two", device="cpu", devices=2)
     finetune(PAPER, store, PATIENTS, folder / "two", "kaf_scratch", device="cpu", devices=2)
+    with pytest.MonkeyPatch.context() as patch:
+        if rank == 1:  # one of them is asked to stop, both stop after the same step
+            patch.setattr(pretrain_module, "PretrainLoss", interrupting(PretrainLoss, 1, "ctrl-c"))
+        with pytest.raises(KeyboardInterrupt, match=f"stopped after step 2 of {STEPS}"):
+            pretrain(CASES["default"], store, PATIENTS, folder / "asked", device="cpu", devices=2)
     with pytest.raises(ValueError, match="a batch of 3 cannot be shared evenly by 2 processes"):
         finetune(PAPER.changed(finetune__optim__batch=3), store, PATIENTS, folder / "odd", device="cpu", devices=2)
 
@@ -132,7 +138,7 @@ def compare(start, one: Run, folder):
 @pytest.mark.parametrize("name", CASES)
 def test_losses_gradients_and_weights_are_those_of_the_joint_batch(store, both, name):
     one = train(CASES[name], store)
-    two = torch.load(both / "double.pt")[name]
+    two = torch.load(both / "double.pt", weights_only=True)[name]
     assert one["loss 0"] > 0.1 and sum(v.abs().max() > 1e-4 for k, v in one.items() if k.startswith("gradient")) > 20
     torch.testing.assert_close({k: two[k] for k in one}, one, **CLOSE)
     assert all(not two[k].any() for k in two.keys() - one.keys())
@@ -152,8 +158,14 @@ def test_finetuning_ends_with_the_same_weights(store, both, tmp_path):
     compare(start, finetune(PAPER, store, PATIENTS, tmp_path, "kaf_scratch", device="cpu"), both)
 
 
+def test_all_processes_stop_where_one_is_asked_to(both):
+    (folder,) = (both / "asked").iterdir()
+    assert Run(folder, json.loads((folder / "config.json").read_text())).load()["step"] == 2
+
+
 def test_one_process_exchanges_nothing():
     x = torch.arange(3.0)
+    assert processes.any_of(True) and not processes.any_of(False)
     assert processes.gather(x) is x and processes.total(x) is x and share(5) == slice(0, 5)
     model = nn.Sequential(nn.BatchNorm2d(3))
     assert joint_statistics(model, torch.device("cpu")) is model and type(model[0]) is nn.BatchNorm2d
