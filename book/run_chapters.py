@@ -26,9 +26,9 @@ FOLDERS = (CHAPTERS, BOOK / "appendix")
 STATE = "application/vnd.jupyter.widget-state+json"
 PROCESSORS = (
     {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2", "OPENBLAS_CORETYPE": "Haswell",
-     "OPENCV_CPU_DISABLE": "AVX512_SKX"},
+     "OPENCV_CPU_DISABLE": "AVX512-SKX"},
     {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "SSE4_2",
-     "OPENBLAS_CORETYPE": "Nehalem", "OPENCV_CPU_DISABLE": "AVX512_SKX,AVX2,FP16", "OPENCV_IPP": "disabled"},
+     "OPENBLAS_CORETYPE": "Nehalem", "OPENCV_CPU_DISABLE": "AVX512-SKX,AVX2,FP16", "OPENCV_IPP": "disabled"},
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ values stays, as part of the state of the widget; without a kernel the controls 
 ``kaf.explorers`` shows the same without a kernel, from results computed beforehand.
 """
 
+import base64
 import html
 import io
 from collections.abc import Callable, Mapping
@@ -44,7 +45,7 @@ class Live(ipywidgets.VBox):
 
     def __init__(self, controls: Mapping[str, ipywidgets.Widget], draw: Callable[..., tuple[Figure, str]]):
         self.controls, self._draw = dict(controls), draw
-        self.picture, self.text = ipywidgets.Image(format="png"), ipywidgets.HTML()
+        self.picture, self.text = ipywidgets.HTML(), ipywidgets.HTML()  # an Image has no alternative text
         self._update()
         for control in self.controls.values():
             control.observe(self._update, names="value")
@@ -52,9 +53,9 @@ class Live(ipywidgets.VBox):
 
     def _update(self, _change=None) -> None:
         figure, sentence = self._draw(**{name: control.value for name, control in self.controls.items()})
-        self.picture.value = to_png(figure)
         self.text.value = html.escape(sentence)
-        self.picture.tooltip = sentence  # the page makes it the name of the picture
+        png = base64.b64encode(to_png(figure)).decode()
+        self.picture.value = f'<img src="data:image/png;base64,{png}" alt="{html.escape(sentence)}" style="max-width: 100%">'
 
 
 def to_png(figure: Figure) -> bytes:

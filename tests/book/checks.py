@@ -128,15 +128,15 @@ def colours_hard_to_tell_apart(notebook):
 
 
 def widgets_without_state(notebook):
-    """Widgets that a page could not show; a picture among their parts must be stored and have words."""
+    """Widgets that a page could not show; each must have a stored picture, and that a text."""
     stored = notebook.metadata.get("widgets", {}).get(STATE, {}).get("state", {})
     views = [output.data[WIDGET]["model_id"] for _, output in outputs(notebook) if WIDGET in output.get("data", {})]
-    images = [part.state for part in stored.values() if part.model_name == "ImageModel"]
+    images = [image for part in stored.values() for image in re.findall("<img [^>]*>", str(part.state.get("value")))]
     faults = [f"no state of the widget {model}" for model in views if model not in stored]
     if len(images) < len(views):
         faults.append(f"{len(views)} widgets with {len(images)} pictures")
-    silent = sum(len(state.get("tooltip") or "") <= 20 for state in images)
-    return faults + ([f"{silent} pictures without words"] if silent else [])
+    silent = [image for image in images if not re.search(r'alt="[^"]{20,}"', image)]
+    return faults + ([f"{len(silent)} pictures without words"] if silent else [])
 
 
 # --- parameters
