@@ -53,9 +53,9 @@ class Live(ipywidgets.VBox):
 
     def _update(self, _change=None) -> None:
         figure, sentence = self._draw(**{name: control.value for name, control in self.controls.items()})
-        self.text.value = html.escape(sentence)
+        words = self.text.value = html.escape(sentence)
         png = base64.b64encode(to_png(figure)).decode()
-        self.picture.value = f'<img src="data:image/png;base64,{png}" alt="{html.escape(sentence)}" style="max-width: 100%">'
+        self.picture.value = f'<img src="data:image/png;base64,{png}" alt="{words}" style="max-width: 100%">'
 
 
 def to_png(figure: Figure) -> bytes:
