@@ -3,7 +3,7 @@
 Command: ``python -m kaf.data.check DATASET ROOT [--quick]``. It exits with 1 where there are errors.
 
 Errors keep :func:`kaf.data.prepare.prepare` from starting or stop it; warnings are worth a look. The rules are
-those of :func:`kaf.data.cases.find_cases` and :func:`kaf.data.cases.read_volume`, which raise the first error. To
+those of :func:`kaf.data.cases.find_cases` and :func:`kaf.data.volumes.read_volume`, which raise the first error. To
 them come warnings about the folder as a whole, as in the integrity check of nnU-Net.
 """
 
