@@ -26,8 +26,14 @@ from kaf.finetune import METHODS
 FOLDER = Path(kaf.__file__).resolve().parents[1] / "book" / "records"
 COST = FOLDER / "cost.json"
 KEY = ["run", "patient", "frame", "structure"]  # what tells rows apart
+OF_RUN = ["dataset", "protocol", "method", "pretraining", "m", "draw", "fold", "scale", "seed", "device", "run",
+          "setting"]
+#: Columns of what became of corrupted images (:mod:`kaf.robustness`), one row per patient, corruption and level.
+CORRUPTED = [*OF_RUN, "patient", "group", "corruption", "level", "dice", "points", "repeatability", "on_background",
+             "entropy"]
 SAME = ["dataset", "protocol", "scale", "method", "setting", "m", "draw", "fold", "seed"]  # what a run stands for
-WORDS = {"frame": str, "group": str, "setting": str}  # empty where there is nothing to say, and then no number
+# Empty where there is nothing to say, and then no number.
+WORDS = dict.fromkeys(("frame", "group", "setting", "corruption"), str)
 KINDS = ("finetune", "selftrain")  # of runs that are scored
 DIGITS = 5  # decimals of the metrics; finer than any two runs agree
 
@@ -58,19 +64,21 @@ def read_record(name: str, folder: str | Path = FOLDER) -> Record:
         raise FileNotFoundError(f"no record {name!r} in {folder}: it needs {file.name} and {file.stem}.json, "
                                 "which `python -m kaf.records` writes; the committed ones come with the repository")
     rows = read_rows(file)
-    if missing := [c for c in COLUMNS if c not in rows]:
+    columns, key = (CORRUPTED, ["run", "patient", "corruption", "level"]) if "corruption" in rows else (COLUMNS, KEY)
+    if missing := [c for c in columns if c not in rows]:
         raise ValueError(f"{file} lacks the columns {', '.join(missing)}")
     runs = read_json(file.with_suffix(".json"))["runs"]
     if strangers := set(rows["run"]) ^ set(runs):
         raise ValueError(f"{file} and its JSON name different runs: {', '.join(sorted(strangers))}")
-    if rows.duplicated(KEY).any():
-        raise ValueError(f"{file} scores a structure twice: {rows[rows.duplicated(KEY)][KEY].iloc[0].to_dict()}")
+    if rows.duplicated(key).any():
+        raise ValueError(f"{file} scores a structure twice: {rows[rows.duplicated(key)][key].iloc[0].to_dict()}")
     return Record(rows, runs)
 
 
 def read_rows(file: Path) -> pd.DataFrame:
     """Rows of results; ``setting`` is added where they have none."""
-    rows = pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=WORDS).fillna(dict.fromkeys(WORDS, ""))
+    rows = pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=WORDS)
+    rows = rows.fillna({name: "" for name in WORDS if name in rows})
     return rows if "setting" in rows else rows.assign(setting="")
 
 
@@ -112,6 +120,26 @@ def of_run(folder: Path, setting: str = "") -> Record:
     return Record(read_rows(folder / "scores.csv").assign(setting=setting), {folder.name: _facts(folder)})
 
 
+def of_corrupted(folder: Path, rows: pd.DataFrame, setting: str = "", **facts: Any) -> Record:
+    """What :func:`kaf.robustness.evaluate_corrupted` found for the run in ``folder``: means over frames.
+
+    ``facts``, such as seconds, are kept beside those of the run.
+    """
+    run = of_run(folder, setting)
+    by = ["patient", "group", "corruption", "level"]
+    means = rows.groupby(by, sort=False).mean(numeric_only=True).reset_index()
+    means = means.assign(**{name: run.rows[name].iloc[0] for name in OF_RUN})[CORRUPTED]
+    return Record(means, {folder.name: {**run.runs[folder.name], **facts}})
+
+
+def read_records(folder: str | Path = FOLDER) -> list[Record]:
+    """All records of runs in a folder; those of benchmarks and facts are others."""
+    files = sorted(file.with_suffix("") for file in Path(folder).glob("*.json"))
+    names = [file.name for file in files if file.with_suffix(".csv").is_file()
+             and "runs" in read_json(file.with_suffix(".json"))]
+    return [read_record(name, folder) for name in names]
+
+
 def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
     """Methods as they are listed in :data:`kaf.finetune.METHODS`, unknown ones last; settings as they came."""
     place = {method.name: n for n, method in enumerate(METHODS.values())}
@@ -145,7 +173,7 @@ def write_record(record: Record, name: str, folder: str | Path = FOLDER, note: s
             before = _without(read_record(name, folder), rows)
             rows = _in_order(pd.concat([before.rows, rows], ignore_index=True))
             runs = {**before.runs, **runs}
-        rows = rows.round(dict.fromkeys(("dice", "hd95_mm", "assd_mm"), DIGITS))
+        rows = rows.round(dict.fromkeys(rows.select_dtypes("float"), DIGITS))
         with replacing(file) as draft:  # nothing but renaming lies between the two
             rows.to_csv(draft, index=False)
             _write_runs(file.with_suffix(".json"), runs)

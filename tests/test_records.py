@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from kaf.evaluate import COLUMNS
-from kaf.records import COST, FOLDER, Record, gather, read_costs, read_record, write_record
+from kaf.records import COST, FOLDER, Record, gather, of_corrupted, read_costs, read_record, write_record
 
 FACTS = {"config": {"pretrained": None}, "provenance": {"date": "2026-01-02"}}
 
@@ -85,6 +85,19 @@ def test_gathers_self_trained_runs_with_all_that_they_went_on_from(tmp_path):
     assert set(found.runs) == {"selftrain-kaf-x", "finetune-kaf-y"} == set(found.rows["run"])
     assert found.runs["selftrain-kaf-x"]["finetuning"] == found.runs["finetune-kaf-y"]
     assert found.runs["finetune-kaf-y"]["pretraining"]["config"] == {"pretrained": None, "source": None}
+
+
+def test_rows_of_corrupted_images_are_means_over_frames_with_what_the_run_was(tmp_path):
+    run_folder(tmp_path / "runs", "finetune-unet-x", "UNet")
+    found = pd.DataFrame([{"corruption": kind, "level": level, "patient": "p1", "frame": frame, "group": "NOR",
+                           "dice": 0.5 + 0.1 * (frame == "ES"), "points": 9.0, "repeatability": 1.0,
+                           "on_background": 0.0, "entropy": float("nan")}
+                          for kind, level in (("", 0.0), ("blur", 2.0)) for frame in ("ED", "ES")])
+    write_record(of_corrupted(tmp_path / "runs" / "finetune-unet-x", found, "why", seconds=3.0), "a", tmp_path)
+    read = read_record("a", tmp_path)
+    assert read.rows["dice"].tolist() == [0.55, 0.55] and read.rows["corruption"].tolist() == ["", "blur"]
+    assert (read.rows["method"] == "UNet").all() and (read.rows["setting"] == "why").all()
+    assert read.runs["finetune-unet-x"]["seconds"] == 3.0
 
 
 def test_the_label_says_what_a_reader_must_know():

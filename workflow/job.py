@@ -1,7 +1,8 @@
 """One job of a grid, by hand or from the Snakefile: ``python -m workflow.job WHAT GRID KEY --notebook OUT.ipynb ...``.
 
-WHAT is ``store`` (prepare the data), ``pretrain`` or ``few_shot``; KEY is the name that ``snakemake --dry-run`` shows.
-The last two execute the notebook of that name with papermill and keep it as OUT.ipynb, a page about the run.
+WHAT is ``store`` (prepare the data), ``pretrain``, ``few_shot`` or ``corrupt``; KEY is the name that
+``snakemake --dry-run`` shows. All but the first execute the notebook of that name with papermill and keep it as
+OUT.ipynb, a page about the run.
 """
 
 import argparse
@@ -14,21 +15,25 @@ from kaf.study import open_study
 from workflow.grids import FILE, expand, find, load_grids, with_sources
 
 HERE = Path(__file__).parent
-KEYS = {"store": "store_key", "pretrain": "pretraining_key", "few_shot": "key"}
+KEYS = {"store": "store_key", "pretrain": "pretraining_key", "few_shot": "key", "corrupt": "key"}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
     a = make_parser().parse_args(arguments)
-    job = find(with_sources(expand(load_grids(a.file)[a.grid])), a.key, KEYS[a.what])
+    grid = load_grids(a.file)[a.grid]
+    job = find(with_sources(expand(grid)), a.key, KEYS[a.what])
     if a.what == "store":
         open_study(job.experiment, a.data_root, a.output)
         return
     notebook = Path(a.notebook)
     notebook.parent.mkdir(parents=True, exist_ok=True)
     given = job.parameters() | {"data_root": a.data_root, "output": a.output, "device": a.device}
-    if a.what == "few_shot":
+    levels = grid.get("levels", {})
+    if a.what == "corrupt" or (a.what == "few_shot" and not levels):  # the record of a grid has one kind of rows
         given |= {"record": a.grid, "records_folder": a.records}
+    if a.what == "corrupt":
+        given |= {"levels": levels}
     papermill.execute_notebook(HERE / f"{a.what}.ipynb", notebook, given, progress_bar=False, cwd=notebook.parent)
 
 

@@ -6,7 +6,6 @@ Usage: ``python -m workflow.plan [GRID ...]`` prints this for the grids named, o
 """
 
 import argparse
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,28 +13,38 @@ from typing import Any
 import pandas as pd
 
 from kaf.choices import check_choice
-from kaf.records import FOLDER, Record, read_record
+from kaf.records import FOLDER, OF_RUN, Record, read_records
 from kaf.study import PROTOCOLS
 from workflow.grids import FILE, Job, expand, job_key, load_grids
 
-COLUMNS = ["key", "method", "scale", "dataset", "setting", "seconds", "pretraining_seconds"]
+COLUMNS = ["key", "run", "levels", "method", "scale", "dataset", "setting", "seconds", "pretraining_seconds",
+           "corrupting_seconds"]
 
 
 def recorded(records: Iterable[Record]) -> pd.DataFrame:
-    """Every recorded run: the ``key`` of its job, what it was, and the seconds that it and its pretraining took."""
+    """Every recorded run: the ``key`` of its job, what it was, and the seconds that it and its pretraining took.
+
+    ``levels`` are the corruptions and levels that it was scored under, empty for the images as they are.
+    """
     lines = []
     for record in records:
-        for name, row in record.rows.groupby("run", sort=False).first().iterrows():
-            chain = list(_chain(record.runs[name]))
-            protocol = next((key for key, text in PROTOCOLS.items() if text == row["protocol"]), row["protocol"])
-            what = {**row, "protocol": protocol, "method": chain[0]["config"]["method"]}
+        for name, rows in record.rows.groupby("run", sort=False):
+            chain, what = list(_chain(record.runs[name])), _what(rows.iloc[0], record.runs[name])
             before = [facts for facts in chain if "method" not in facts["config"]]
+            levels = frozenset(rows.get(["corruption", "level"], pd.DataFrame()).itertuples(index=False, name=None))
             lines.append({
-                "key": job_key(what, [facts["config"]["experiment"] for facts in chain]),
-                **{name: what[name] for name in ("method", "scale", "dataset", "setting")},
+                "key": job_key(what, [facts["config"]["experiment"] for facts in chain]), "run": name, "levels": levels,
+                **{column: what[column] for column in ("method", "scale", "dataset", "setting")},
                 "seconds": sum(facts["provenance"]["seconds"] for facts in chain if facts not in before),
-                "pretraining_seconds": sum(facts["provenance"]["seconds"] for facts in before)})
+                "pretraining_seconds": sum(facts["provenance"]["seconds"] for facts in before),
+                "corrupting_seconds": chain[0].get("seconds", 0.0)})
     return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def _what(row: pd.Series, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The axes of a recorded run by their keys; rows have the names that readers see."""
+    protocol = next((key for key, text in PROTOCOLS.items() if text == row["protocol"]), row["protocol"])
+    return {**row, "protocol": protocol, "method": facts["config"]["method"]}
 
 
 def _chain(facts: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -46,16 +55,6 @@ def _chain(facts: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield from _chain(facts[name])
 
 
-def read_records(folder: str | Path) -> list[Record]:
-    """All records of runs in a folder."""
-    found = []
-    for file in sorted(Path(folder).glob("*.csv")):
-        facts = file.with_suffix(".json")
-        if facts.is_file() and "runs" in json.loads(facts.read_text()):
-            found.append(read_record(file.stem, folder))
-    return found
-
-
 class Plan:
     """What is left of a grid: ``jobs`` in all, ``missing`` ones, and the hours that these will take."""
 
@@ -63,16 +62,23 @@ class Plan:
         grids = load_grids(file)
         check_choice("grid", name, grids)
         self.name, self.jobs = name, expand(grids[name])
+        self.levels = grids[name].get("levels", {})  # of corruption, where the grid is about it
         self.known = recorded(read_records(records))
-        done = set(self.known["key"])
+        wanted = {(kind, float(level)) for kind, levels in self.levels.items() for level in levels}
+        same_kind = self.known[self.known["levels"].astype(bool) == bool(wanted)]
+        done = {line.key for line in same_kind.itertuples() if line.levels >= wanted}
         self.missing = [job for job in self.jobs if job.key not in done]
         self.pretrainings = list({job.pretraining_key: job for job in self.missing if job.pretraining_key}.values())
 
     def hours(self) -> float | None:
-        """Of one process, from what alike jobs took; None where nothing like one of them was recorded."""
+        """Of one process, from what alike jobs took; None where nothing like one of them was recorded.
+
+        Networks that are corrupted count as if they were to be trained first.
+        """
         fine = [self._seconds(job, "seconds") for job in self.missing]
         before = [self._seconds(job, "pretraining_seconds") for job in self.pretrainings]
-        return None if None in fine + before else sum(fine + before) / 3600
+        after = [self._seconds(job, "corrupting_seconds") or 0.0 for job in self.missing if self.levels]
+        return None if None in fine + before else sum(fine + before + after) / 3600
 
     def _seconds(self, job: Job, column: str) -> float | None:
         """Mean over recorded runs, of the closest kind there is."""
@@ -94,6 +100,23 @@ class Plan:
         hours = self.hours()
         known = "nothing alike was recorded" if hours is None else f"about {hours:.1f} hours of one process"
         return f"{text}; {known}"
+
+
+def evidence(name: str, records: str | Path = FOLDER, file: str | Path = FILE) -> pd.DataFrame:
+    """The recorded rows of a grid's jobs, each under the name of its setting in the grid.
+
+    Rows of another configuration than the library resolves today are left out: they are no evidence about it.
+    """
+    plan, tables = Plan(name, records, file), []
+    settings = {job.key: job.setting for job in plan.jobs}
+    for record in read_records(records):
+        lines = recorded([record])
+        lines = lines[lines["key"].isin(list(settings)) & (lines["levels"].astype(bool) == bool(plan.levels))]
+        rows = record.rows[record.rows["run"].isin(lines["run"])]
+        tables.append(rows.assign(setting=rows["run"].map(lines.set_index("run")["key"].map(settings))))
+    found = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*OF_RUN, "group"])
+    key = [c for c in ("run", "patient", "frame", "structure", "corruption", "level") if c in found]
+    return found.drop_duplicates(key, ignore_index=True)
 
 
 def main() -> None:

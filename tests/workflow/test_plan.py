@@ -1,13 +1,15 @@
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import yaml
 
 from kaf.evaluate import COLUMNS
 from kaf.finetune import METHODS
-from kaf.records import FOLDER, Record, write_record
+from kaf.records import CORRUPTED, FOLDER, Record, read_records, write_record
 from kaf.study import PROTOCOLS, configurations
 from workflow.grids import expand
-from workflow.plan import Plan, read_records, recorded
+from workflow.plan import Plan, evidence, recorded
 
 GRID = {"small": {"runs": [{"methods": ["unet", "wide_unet", "kaf_pretrained"], "m": [1]}]}}
 CHAINS = {"runs": [{"methods": ["unet_selftrained", "kaf_selftrained"], "m": [1]}]}
@@ -91,3 +93,34 @@ def test_an_unknown_grid_is_told(tmp_path, file):
 def test_the_committed_records_are_known_by_the_names_of_jobs():
     found = recorded(read_records(FOLDER))
     assert len(found) >= 8 and (found["seconds"] > 0).all() and found["key"].is_unique
+
+
+def corrupted(job, levels):
+    one = record_of(job)
+    state = {"points": 9.0, "repeatability": 0.5, "on_background": 0.1, "entropy": 0.9}
+    rows = [one.rows.assign(corruption=kind, level=level, **state)[CORRUPTED]
+            for kind, values in {"": [0.0], **levels}.items() for level in values]
+    return Record(pd.concat(rows, ignore_index=True), one.runs)
+
+
+def test_a_corrupted_network_is_done_where_all_levels_are_recorded(tmp_path, file):
+    job = expand(GRID["small"])[0]
+    file.write_text(yaml.safe_dump({"worse": {**GRID["small"], "levels": {"blur": [1, 2.0]}}, **GRID}))
+    write_record(record_of(job), "scores", tmp_path)
+    assert job in Plan("worse", tmp_path, file).missing, "scores of the images as they are say nothing"
+    write_record(corrupted(job, {"blur": [1.0]}), "worse", tmp_path)
+    assert job in Plan("worse", tmp_path, file).missing
+    write_record(corrupted(job, {"blur": [1.0, 2.0]}), "worse", tmp_path)
+    assert job not in Plan("worse", tmp_path, file).missing and len(Plan("worse", tmp_path, file).missing) == 2
+    assert len(evidence("worse", tmp_path, file)) == 3 and len(evidence("small", tmp_path, file)) == 1
+
+
+def test_evidence_has_the_settings_of_the_grid_and_todays_configuration_only(tmp_path, file):
+    block = {"methods": ["kaf_scratch"], "m": [1], "settings": {"": {}, "one level": {"kaf__levels": [0]}}}
+    file.write_text(yaml.safe_dump({"some": {"runs": [block]}}))
+    plain, changed = expand({"runs": [block]})
+    write_record(record_of(plain), "a", tmp_path)
+    write_record(record_of(replace(changed, setting="as it was called before")), "a", tmp_path)
+    write_record(record_of(replace(plain, changes=(("width", 9),), fold=1)), "a", tmp_path)
+    write_record(record_of(plain), "b", tmp_path)
+    assert evidence("some", tmp_path, file)["setting"].tolist() == ["", "one level"]

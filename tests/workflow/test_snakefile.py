@@ -84,6 +84,18 @@ def test_a_grid_runs_to_its_record_and_pages(folder):
 
 
 @pytest.mark.slow
+def test_trained_networks_are_corrupted_without_training_again(folder):
+    kept, trained = (folder / "grids.yaml").read_text(), list((folder / "runs").glob("*/checkpoint.pt"))
+    worse = {"levels": {"blur": [1.0], "noise": [0.2]}, "runs": [BLOCK | {"methods": ["kaf_pretrained"]}]}
+    (folder / "grids.yaml").write_text(yaml.safe_dump({"tiny": worse}))
+    snakemake(folder, f"records={folder / 'worse'}")
+    rows = read_record("tiny", folder / "worse").rows
+    assert rows[["corruption", "level"]].values.tolist() == [["", 0.0], ["blur", 1.0], ["noise", 0.2]]
+    assert rows["entropy"].between(0, 1).all() and list((folder / "runs").glob("*/checkpoint.pt")) == trained
+    (folder / "grids.yaml").write_text(kept)
+
+
+@pytest.mark.slow
 def test_a_grown_grid_runs_its_new_jobs_only(folder):
     assert "2 recorded, 0 to do" in snakemake(folder)
     before = {file: file.stat().st_mtime_ns for file in (folder / "runs").glob("*/checkpoint.pt")}

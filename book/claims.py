@@ -1,0 +1,249 @@
+"""Write the page "Claims and evidence" from the records: ``python book/claims.py``.
+
+Every entry is a claim or a question with the comparisons that bear on it. They take the recorded runs of a grid under
+the configuration that the library resolves today: without such runs an entry is open. Verdicts follow from the numbers.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, for workflow/
+
+from kaf.monitors import COLLAPSED
+from kaf.records import FOLDER
+from kaf.report import read_numbers
+from kaf.verdicts import Comparison, comparisons, corrected, labelled, lost_dice, overall
+from workflow import plan
+
+CHAPTERS = Path(__file__).parent / "chapters"
+PAGE = Path(__file__).parent / "appendix" / "claims.md"
+SCRATCH, PRETRAINED, UNET, WIDE, SWIN = "KAF from scratch", "KAF pretrained", "UNet", "wide UNet", "SwinUNETR"
+OTHERS = ("Rotation", "SimCLR", "GCL", "PCL")
+OPEN = "Open: nothing is recorded under today's configuration."
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Labels against a reference in the recorded runs of a grid; ``hardest``: what corruption costs them."""
+
+    grid: str
+    labels: tuple[str, ...]
+    reference: str
+    hardest: bool = False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of the page."""
+
+    key: str
+    text: str
+    trials: tuple[Trial, ...] = ()
+    chapter: str = ""  # where it is shown, with its figure
+    claim: str = ""  # "better" or "worse", where the comparisons of a claim say so if it holds; empty for a question
+    by_group: bool = False  # once for each group of patients
+    facts: Callable[[Path], str] | None = None  # further findings in words, of the folder of records; empty: none
+
+
+@cache
+def evidence(grid: str, records: Path) -> pd.DataFrame:
+    """The recorded rows of a grid (:func:`workflow.plan.evidence`), read once."""
+    return plan.evidence(grid, records)
+
+
+def settings(method: str, *names: str) -> tuple[str, ...]:
+    """Labels of a method under some settings."""
+    return tuple(f"{method}: {name}" for name in names)
+
+
+def both(grid: str, *names: str) -> tuple[Trial, ...]:
+    """The same settings of KAF from scratch and pretrained, each against itself as it is."""
+    return tuple(Trial(grid, settings(method, *names), method) for method in (SCRATCH, PRETRAINED))
+
+
+def keypoints_under(kinds: tuple[str, ...], column: str, words: str) -> Callable[[Path], str]:
+    """A finding: the mean of a column on the images as they are and under each corruption at its hardest."""
+
+    def finding(records: Path) -> str:
+        rows = evidence("corruption", records)
+        rows = labelled(rows)[lambda table: table["label"] == SCRATCH] if len(rows) else rows
+        if rows.empty:
+            return ""
+        parts = []
+        for kind in kinds:
+            some = rows[rows["corruption"] == kind]
+            level = list(dict.fromkeys(some["level"]))[-1]
+            parts.append(f"{kind} {level:g}: {some.loc[some['level'] == level, column].mean():.2f}")
+        return f"{words}: as it is {rows.loc[rows['corruption'] == '', column].mean():.2f}, {', '.join(parts)}."
+
+    return finding
+
+
+def collapse(_: Path) -> str:
+    """The finding about a pretraining that collapses, from the numbers that chapter 5 shows."""
+    numbers = read_numbers(json.loads((CHAPTERS / "05_pretrain.ipynb").read_text()))
+    spread, other = numbers["spread_rate_100"], numbers["spread_rate_2"]
+    caught = "below" if spread < COLLAPSED else "not below"
+    return (f"At fifty times the rate the features of a batch spread by {spread:.3f} instead of {other:.3f}, {caught} "
+            f"{COLLAPSED:g}, where the monitor warns.")
+
+
+CORRUPTIONS = ("blur", "noise", "contrast", "bias")
+PARTS = {
+    "Mechanisms": (
+        Entry("M1", "The layer brings long-range dependence into a convolutional network: keypoints that do not see "
+              "each other are worse", both("mixers", "no mixing"), "02_kaf_layer", "worse"),
+        Entry("M2", "Global and local pretraining is a better start under few labels: others are worse",
+              (Trial("fewshot", (SCRATCH, *OTHERS), PRETRAINED),), "06_fewshot", "worse"),
+        Entry("M3", "The layer helps without pretraining too, most when labels are fewest; also beside a UNet of the "
+              "same widths", (Trial("fewshot", (SCRATCH,), UNET), Trial("fewshot", (SCRATCH,), WIDE)), "06_fewshot",
+              "better"),
+    ),
+    "First experiments": (
+        Entry("E1", "One layer after the first encoder block, two labelled patients",
+              (Trial("ablation", settings(SCRATCH, "level 1"), UNET),), "07_ablations", "better"),
+        Entry("E2", "50, 100 or 200 keypoints",
+              (Trial("points", settings(SCRATCH, "50 points", "100 points", "200 points"), SCRATCH),), "07_ablations"),
+        Entry("E3", "Global losses alone against global and local together",
+              (Trial("ablation", settings(PRETRAINED, "L_pcl", "L_global", "L_pcl + L_global"), PRETRAINED),),
+              "07_ablations"),
+    ),
+    "Open questions": (
+        Entry("Q1", "Dice against the number of keypoints: is there a best trade-off with cost?",
+              both("points", "50 points", "100 points", "200 points", "500 points"), "07_ablations"),
+        Entry("Q2", "KAF in three dimensions"),
+        Entry("Q3", "How far may the matching window vary, on more than one data set?",
+              (Trial("window", settings(PRETRAINED, "window 5", "window 10", "window 20", "window 40"), PRETRAINED),),
+              "07_ablations"),
+        Entry("Q4", "KAF against graph networks and other transformers",
+              (*both("mixers", "graph", "paper's block", "no mixing"), Trial("mixers", (SWIN, UNET, WIDE), SCRATCH)),
+              "09_alternatives"),
+    ),
+    "Checks that were never made": (
+        Entry("C1", "Paired significance tests of the improvements",
+              (Trial("fewshot", (WIDE, SWIN, SCRATCH, *OTHERS, PRETRAINED), UNET),), "06_fewshot"),
+        Entry("C2", "The contribution of the local loss by itself: without it pretraining is worse",
+              (Trial("ablation", settings(PRETRAINED, "L_pcl + L_global"), PRETRAINED),), "07_ablations", "worse"),
+        Entry("C3", "Images corrupted by blur and noise: what happens to keypoints and to segmentation?",
+              (Trial("corruption", (SCRATCH, PRETRAINED), UNET, hardest=True),), "08_robustness",
+              facts=keypoints_under(("blur", "noise"), "repeatability", "Share of keypoints found again")),
+    ),
+    "Limitations": (
+        Entry("L1", "Keypoint quality in low contrast and noise", (), "08_robustness",
+              facts=keypoints_under(("contrast", "noise", "bias"), "repeatability", "Share of keypoints found again")),
+        Entry("L2", "Similar anatomy within a position threshold may not hold for pathology",
+              (Trial("fewshot", (PRETRAINED,), SCRATCH),), "06_fewshot", by_group=True),
+        Entry("L3", "Several readings of gathering and scattering: do they differ?",
+              (Trial("ablation", settings(SCRATCH, "nearest gather", "sum scatter", "overwrite scatter"), SCRATCH),),
+              "07_ablations"),
+    ),
+    "Failure signatures": (
+        Entry("F1", "Keypoints cluster on background", (), "08_robustness",
+              facts=keypoints_under(CORRUPTIONS, "on_background", "Share of keypoints on background")),
+        Entry("F2", "Attention goes flat", (), "08_robustness",
+              facts=keypoints_under(CORRUPTIONS, "entropy", "Entropy of the attention, 1 is flat")),
+        Entry("F3", "Pretraining collapses", (), "05_pretrain", facts=collapse),
+    ),
+    "Design": (
+        Entry("D1", "Which levels need a layer?", (Trial("ablation", settings(
+            SCRATCH, "level 1", "level 2", "level 3", "level 4", "levels 2, 3, 4", "levels 1, 3, 4", "levels 1, 2, 4",
+            "levels 1, 2, 3"), SCRATCH),), "07_ablations"),
+        Entry("D2", "How deep need the mixing be?",
+              (Trial("ablation", settings(SCRATCH, "depth 3", "depth 6", "depth 16"), SCRATCH),), "07_ablations"),
+        Entry("D3", "How much weight for the local loss?",
+              (Trial("ablation", settings(PRETRAINED, "0.01 L_local", "1 L_local"), PRETRAINED),), "07_ablations"),
+        Entry("D4", "Does it matter which detector finds the keypoints?", both("detectors", "ORB", "grid", "random"),
+              "01_keypoints"),
+    ),
+}
+
+
+def measure(entry: Entry, records: Path) -> list[Comparison]:
+    """All comparisons of an entry, their p values corrected together."""
+    found = []
+    for trial in entry.trials:
+        rows = evidence(trial.grid, records)
+        for group in sorted(set(rows["group"]) - {""}) if entry.by_group else [""]:
+            some = rows[rows["group"] == group] if group else rows
+            lines = [line for label in trial.labels for line in lost_dice(some, label, trial.reference)] \
+                if trial.hardest and len(some) else comparisons(some, trial.labels, trial.reference)
+            found += [replace(line, where=f"{line.where}, {group}" if group else line.where) for line in lines]
+    return corrected(found)
+
+
+def verdict_of(entry: Entry, found: list[Comparison]) -> str:
+    """The verdict in words: of a claim whether it holds, of a question what the comparisons say."""
+    said = overall(found)
+    if said == "open":
+        return OPEN
+    if not entry.claim or said == "mixed":
+        return f"{said.capitalize()}."
+    if said == "no difference shown":
+        return "Not shown."
+    holds = "Supported" if said.startswith(entry.claim) else "Contradicted"
+    return f"{holds} in some comparisons, not shown in others." if said.endswith("some") else f"{holds}."
+
+
+def table(found: list[Comparison]) -> list[str]:
+    """Comparisons as the lines of a table."""
+    lines = ["| | against | where | patients | difference in Dice | 95 % interval | p (Holm) | |",
+             "|---|---|---|---|---|---|---|---|"]
+    for c in found:
+        p = f"{c.p:.1e}" if c.p < 0.001 else f"{c.p:.3f}"
+        lines.append(f"| {c.label} | {c.reference} | {c.where} | {c.patients} | {c.difference:+.3f} | {c.low:+.3f} to "
+                     f"{c.high:+.3f} | {p} | {c.verdict} |")
+    return lines
+
+
+def section(entry: Entry, records: Path) -> list[str]:
+    """The lines of an entry, verdict first."""
+    found = measure(entry, records)
+    facts = entry.facts(records) if entry.facts else ""
+    verdict = f"**{verdict_of(entry, found)}**" if found or not facts else ""
+    lines = [f"### {entry.key}. {entry.text}", "", " ".join(filter(None, (verdict, facts)))]
+    if found:
+        lines += ["", *table(found)]
+    grids = list(dict.fromkeys(trial.grid for trial in entry.trials))
+    if grids:
+        named = ", ".join(f"`{grid}`" for grid in grids)
+        commands = ", ".join(f"`snakemake --config grid={grid} acdc=DIR`" for grid in grids)
+        lines += ["", f"Records: {named}. Commands: {commands}."]
+    if (CHAPTERS / f"{entry.chapter}.ipynb").is_file():
+        lines += ["", f"Figure and discussion: [chapter {int(entry.chapter[:2])}](../chapters/{entry.chapter}.ipynb)."]
+    return [*lines, ""]
+
+
+INTRODUCTION = """# Claims and evidence
+
+What the method is said to do, what was left open, and what was never checked, each with what the recorded runs of this
+book say about it. The page is written by `python book/claims.py` from `book/records/`; no verdict is typed.
+
+Every comparison is paired over patients. *Better* and *worse* mean that the mean difference in Dice has a 95 %
+bootstrap interval without 0 and a Wilcoxon test below .05 after Holm's correction for all comparisons of the entry;
+anything else is *no difference shown*, which is not the same as no difference. Of corrupted images the differences are
+in the Dice that is lost, and *better* is to lose less. Runs of another configuration than today's are no evidence, and
+an entry without runs is open. How to run a grid is said in `workflow/README.md`.
+"""
+
+
+def page(records: str | Path = FOLDER) -> str:
+    """The whole page."""
+    lines = [INTRODUCTION]
+    for part, entries in PARTS.items():
+        lines += [f"## {part}", "", *(line for entry in entries for line in section(entry, Path(records)))]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def main() -> None:
+    PAGE.write_text(page())
+    print(PAGE.relative_to(Path(__file__).parents[1]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""From recorded runs to a verdict in words: paired over patients, corrected for their number (appendix, claims)."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from kaf.evaluate import compare, holm
+
+ALPHA = 0.05
+SHARED = ["dataset", "protocol", "scale", "m"]  # one comparison lies within one value of each
+PAIRED = ["draw", "fold", "seed"]  # and is made of the runs that both sides have
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One line of evidence: ``label`` against ``reference``, a difference of means over patients."""
+
+    label: str
+    reference: str
+    where: str  # data set, scale, M
+    patients: int
+    runs: int  # pairs of runs: folds, draws and seeds that both sides have
+    difference: float
+    low: float  # of the 95 % bootstrap interval over patients
+    high: float
+    p: float  # Wilcoxon over patients, Holm's correction within the entry
+
+    @property
+    def verdict(self) -> str:
+        """``better``, ``worse`` or ``no difference shown``: the corrected test and the interval must agree."""
+        if self.p < ALPHA and self.low > 0:
+            return "better"
+        if self.p < ALPHA and self.high < 0:
+            return "worse"
+        return "no difference shown"
+
+
+def labelled(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with a column ``label``: the method, and the setting where there is one."""
+    setting = rows["setting"].where(rows["setting"] == "", ": " + rows["setting"])
+    return rows.assign(label=rows["method"] + setting)
+
+
+def comparisons(rows: pd.DataFrame, labels: Sequence[str], reference: str) -> list[Comparison]:
+    """Each of ``labels`` against ``reference`` in all data sets, protocols, scales and numbers M that have both.
+
+    Only runs of folds, draws and seeds that both sides have are looked at. P values are not corrected yet
+    (:func:`corrected`). ``rows`` are those of records, see :func:`labelled`.
+    """
+    rows, found = labelled(rows), []
+    for where, group in rows[rows["label"].isin([*labels, reference])].groupby(SHARED, sort=True):
+        for label in labels:
+            both = _paired(group[group["label"].isin([label, reference])], label, reference)
+            if both["patient"].nunique() < 2:
+                continue
+            line = compare(both, [label], reference, column="label").iloc[0]
+            runs = len(both[both["label"] == label][PAIRED].drop_duplicates())
+            found.append(Comparison(label, reference, _where(*where), int(line["patients"]), runs, line["difference"],
+                                    line["low"], line["high"], line["p_wilcoxon"]))
+    return found
+
+
+def lost_dice(rows: pd.DataFrame, label: str, reference: str) -> list[Comparison]:
+    """What each corruption at its hardest costs ``label`` in Dice beside what it costs ``reference``, by patient.
+
+    ``rows`` are those of a record of corrupted images. A positive difference means that ``label`` loses less.
+    """
+    rows, found = labelled(rows), []
+    run = ["label", *SHARED, *PAIRED, "patient"]
+    clean = rows[rows["corruption"] == ""].set_index(run)["dice"]
+    rows = rows.assign(dice=rows["dice"] - clean.reindex(pd.MultiIndex.from_frame(rows[run])).to_numpy())
+    for kind, some in rows[rows["corruption"] != ""].groupby("corruption", sort=False):
+        hardest = list(dict.fromkeys(some["level"]))[-1]  # levels are recorded from mild to hard
+        lines = comparisons(some[some["level"] == hardest].drop(columns="label"), [label], reference)
+        found += [replace(line, where=f"{line.where}, {kind} {hardest:g}") for line in lines]
+    return found
+
+
+def corrected(found: Iterable[Comparison]) -> list[Comparison]:
+    """The same comparisons with Holm's correction for their number."""
+    found = list(found)
+    adjusted = holm(np.array([c.p for c in found]))
+    return [replace(c, p=float(p)) for c, p in zip(found, adjusted, strict=True)]
+
+
+def _paired(rows: pd.DataFrame, label: str, reference: str) -> pd.DataFrame:
+    """The runs of both sides that have a partner: same fold, draw and seed."""
+    have = [set(rows[rows["label"] == name][PAIRED].itertuples(index=False, name=None)) for name in (label, reference)]
+    keys = pd.Series(list(rows[PAIRED].itertuples(index=False, name=None)), index=rows.index)
+    return rows[keys.isin(have[0] & have[1])]
+
+
+def _where(dataset: str, protocol: str, scale: str, m: int) -> str:
+    own = "" if protocol.startswith("patient") else f", protocol: {protocol}"
+    return f"{dataset}, scale {scale}, M = {m}{own}"
+
+
+def overall(found: Sequence[Comparison]) -> str:
+    """One verdict of several comparisons: what all of them say, ``mixed``, or ``open`` without any."""
+    if not found:
+        return "open"
+    said = {c.verdict for c in found}
+    if len(said) == 1:
+        return said.pop()
+    if {"better", "worse"} <= said:
+        return "mixed"
+    return next(v for v in ("better", "worse") if v in said) + " in some"

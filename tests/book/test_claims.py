@@ -1,0 +1,90 @@
+"""The page "Claims and evidence": what it says follows from records, the committed one from the committed records."""
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kaf.records import CORRUPTED, Record, write_record
+from kaf.verdicts import Comparison
+from tests.workflow.test_plan import record_of
+from workflow.grids import expand, load_grids
+
+ROOT = Path(__file__).parents[2]
+SPEC = importlib.util.spec_from_file_location("claims", ROOT / "book" / "claims.py")
+claims = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(claims)
+ENTRIES = {entry.key: entry for entries in claims.PARTS.values() for entry in entries}
+ASKED = {f"{part}{n}" for part, count in (("M", 3), ("E", 3), ("Q", 4), ("C", 3), ("L", 3), ("F", 3))
+         for n in range(1, count + 1)}
+
+
+def patients(job, dice):
+    """The record of a job, for sixteen patients."""
+    one, rng = record_of(job), np.random.default_rng(len(job.key))
+    rows = pd.concat([one.rows.assign(patient=f"p{n}", group="AB"[n % 2], dice=dice + 0.005 * rng.standard_normal())
+                      for n in range(16)], ignore_index=True)
+    return Record(rows, one.runs)
+
+
+def jobs(grid, *methods):
+    return [job for job in expand(load_grids()[grid]) if job.method in methods and job.m == 2 and job.setting == ""]
+
+
+def test_every_claim_that_was_listed_has_its_entry():
+    assert set(ENTRIES) >= ASKED
+
+
+def test_the_committed_page_is_that_of_the_committed_records():
+    assert claims.PAGE.read_text() == claims.page(), "run python book/claims.py"
+
+
+@pytest.mark.parametrize("kaf, verdict", [(0.8, "Supported."), (0.6, "Contradicted."), (0.7, "Not shown.")])
+def test_the_verdict_of_a_claim_follows_from_the_records(kaf, verdict, tmp_path):
+    for job in jobs("fewshot", "unet", "wide_unet", "kaf_scratch"):
+        write_record(patients(job, kaf if job.method == "kaf_scratch" else 0.7), "any", tmp_path)
+    text = "\n".join(claims.section(ENTRIES["M3"], tmp_path))
+    assert f"**{verdict}**" in text and text.count("| KAF from scratch |") == 2
+
+
+def test_without_runs_of_todays_configuration_an_entry_is_open(tmp_path):
+    job, = jobs("fewshot", "kaf_scratch")
+    other = replace(job, changes=(("width", 99),))
+    write_record(patients(other, 0.9), "any", tmp_path)
+    assert f"**{claims.OPEN}**" in "\n".join(claims.section(ENTRIES["M3"], tmp_path))
+
+
+def test_pathology_is_looked_at_group_by_group(tmp_path):
+    for job in jobs("fewshot", "kaf_scratch", "kaf_pretrained"):
+        write_record(patients(job, 0.8 if job.method == "kaf_pretrained" else 0.7), "any", tmp_path)
+    found = claims.measure(ENTRIES["L2"], tmp_path)
+    assert [c.where[-3:] for c in found] == [", A", ", B"] and {c.patients for c in found} == {8}
+
+
+def test_corruption_is_told_by_what_is_lost_and_by_its_keypoints(tmp_path):
+    levels = load_grids()["corruption"]["levels"]
+    rng = np.random.default_rng(0)
+    for job in (job for job in expand(load_grids()["corruption"]) if job.method in ("unet", "kaf_scratch")):
+        clean = patients(job, 0.8)
+        lost = (0.1 if job.method == "unet" else 0.3) + 0.01 * rng.standard_normal(16)
+        good = {"points": 99.0, "repeatability": 1.0, "on_background": 0.1, "entropy": 0.9}
+        bad = {**good, "repeatability": 0.4, "on_background": 0.5, "dice": clean.rows["dice"] - lost}
+        tables = [clean.rows.assign(corruption=kind, level=float(level), **(bad if kind else good))
+                  for kind, values in {"": [0.0], **levels}.items() for level in values]
+        write_record(Record(pd.concat(tables, ignore_index=True)[CORRUPTED], clean.runs), "corruption", tmp_path)
+    text = "\n".join(claims.section(ENTRIES["C3"], tmp_path))
+    assert "**Worse.** Share of keypoints found again: as it is 1.00, blur 3: 0.40, noise 0.3: 0.40." in text
+    assert text.count("| worse |") == len(levels)
+    assert "as it is 0.10, blur 3: 0.50" in "\n".join(claims.section(ENTRIES["F1"], tmp_path))
+
+
+def test_one_verdict_in_words():
+    entry = replace(ENTRIES["M3"], claim="worse")
+    line = Comparison("a", "b", "", 16, 1, -0.1, -0.2, -0.05, 0.001)
+    nothing = replace(line, p=1.0)
+    assert claims.verdict_of(entry, [line]) == "Supported."
+    assert claims.verdict_of(entry, [line, nothing]) == "Supported in some comparisons, not shown in others."
+    assert claims.verdict_of(replace(entry, claim=""), [line, nothing]) == "Worse in some."

@@ -1,0 +1,77 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from kaf.verdicts import Comparison, comparisons, corrected, labelled, lost_dice, overall
+
+
+def rows(method="UNet", setting="", shift=0.0, m=2, folds=(0,), patients=16, spread=0.01, seed=0):
+    """Dice of patients that differ among each other, moved by ``shift`` with some noise of its own."""
+    rng, own = np.random.default_rng(1), np.random.default_rng(seed)
+    base = 0.7 + 0.1 * rng.standard_normal((5, patients))
+    return pd.DataFrame([
+        {"dataset": "acdc", "protocol": "patient, no", "scale": "laptop", "m": m, "draw": 0, "fold": fold, "seed": 0,
+         "method": method, "setting": setting, "pretraining": "none", "patient": f"p{fold}-{p}", "frame": "ED",
+         "structure": "LV", "dice": base[fold, p] + shift + spread * own.standard_normal()}
+        for fold in folds for p in range(patients)])
+
+
+def compared(*tables, labels=("KAF",), reference="UNet"):
+    return comparisons(pd.concat(tables, ignore_index=True), labels, reference)
+
+
+def line(difference=0.02, low=0.01, high=0.03, p=0.001):
+    return Comparison("KAF", "UNet", "acdc, scale laptop, M = 2", 16, 1, difference, low, high, p)
+
+
+@pytest.mark.parametrize("shift, verdict", [(0.05, "better"), (-0.05, "worse"), (0.0, "no difference shown")])
+def test_a_difference_is_found_where_there_is_one(shift, verdict):
+    found, = compared(rows(), rows("KAF", shift=shift, seed=5))
+    assert found.verdict == verdict and found.difference == pytest.approx(shift, abs=0.01)
+    assert (found.patients, found.runs, found.where) == (16, 1, "acdc, scale laptop, M = 2")
+
+
+@pytest.mark.parametrize("low, high, p, verdict", [
+    (0.01, 0.03, 0.049, "better"), (0.01, 0.03, 0.05, "no difference shown"),
+    (-0.01, 0.03, 0.001, "no difference shown"), (-0.03, -0.01, 0.01, "worse")])
+def test_test_and_interval_must_agree(low, high, p, verdict):
+    assert line(low=low, high=high, p=p).verdict == verdict
+
+
+def test_only_runs_with_a_partner_are_compared():
+    found, = compared(rows(folds=(0, 1, 2)), rows("KAF", folds=(1, 2), shift=0.05, seed=3), rows("KAF", folds=(3,)))
+    assert found.patients == 32 and found.runs == 2
+    assert compared(rows(folds=(0,)), rows("KAF", folds=(1,))) == []
+
+
+def test_settings_are_their_own_labels_and_numbers_of_labels_their_own_lines():
+    tables = [rows("KAF", m=m, seed=m) for m in (2, 6)] + [rows("KAF", "level 1", m=m, seed=9 - m) for m in (2, 6)]
+    found = compared(*tables, labels=("KAF: level 1",), reference="KAF")
+    assert [c.where for c in found] == ["acdc, scale laptop, M = 2", "acdc, scale laptop, M = 6"]
+    assert set(labelled(pd.concat(tables))["label"]) == {"KAF", "KAF: level 1"}
+
+
+def test_the_more_is_asked_the_more_is_needed():
+    alone, = corrected([line(p=0.02)])
+    together = corrected([line(p=0.02), line(p=0.02), line(p=0.9)])
+    assert alone.verdict == "better"
+    assert [c.p for c in together] == pytest.approx([0.06, 0.06, 0.9]) and together[0].verdict == "no difference shown"
+
+
+def test_one_verdict_of_several():
+    better, worse, nothing = line(), line(-0.02, -0.03, -0.01), line(p=1.0)
+    assert overall([]) == "open" and overall([better, better]) == "better"
+    assert overall([better, nothing]) == "better in some" and overall([worse, nothing]) == "worse in some"
+    assert overall([better, worse, nothing]) == "mixed" and overall([nothing]) == "no difference shown"
+
+
+def test_what_a_corruption_costs_is_compared_at_its_hardest():
+    def state(method, clean, blurred, seed):
+        levels = (("", 0.0, clean), ("blur", 1.0, clean), ("blur", 3.0, blurred))
+        return pd.concat([rows(method, shift=shift, seed=seed + n).assign(corruption=kind, level=level)
+                          for n, (kind, level, shift) in enumerate(levels)], ignore_index=True)
+
+    both = pd.concat([state("UNet", 0.0, -0.2, 1), state("KAF", 0.1, -0.05, 7)])
+    found, = lost_dice(both, "KAF", "UNet")
+    assert found.difference == pytest.approx(0.05, abs=0.01)  # it loses .15, the UNet .2
+    assert found.where == "acdc, scale laptop, M = 2, blur 3"
