@@ -26,7 +26,7 @@ export TQDM_DISABLE := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help env book run lab wheels pages look chapters badges figure cost test lint unit notebooks oldest clean distclean
+.PHONY: help env book run lab wheels pages look chapters badges claims figure cost test lint unit notebooks oldest clean distclean
 
 help:  ## list these commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ chapters: $(VENV)/kaf.done  ## run the committed chapters again, in place
 
 badges: $(VENV)/kaf.done  ## write the address in _config.yml into badges and setup cells of the chapters
 	$(BIN)/python -m book.dress
+
+claims: $(VENV)/kaf.done  ## write the page of claims and evidence again, from the records
+	$(BIN)/python book/claims.py
 
 figure: $(VENV)/kaf.done  ## draw the figure of the README again
 	KAF_HOME=$(abspath _build/figure) $(BIN)/python book/overview.py

@@ -86,12 +86,11 @@ def keypoints_under(kinds: tuple[str, ...], column: str, words: str) -> Callable
 
 
 def collapse(_: Path) -> str:
-    """The finding about a pretraining that collapses, from the numbers that chapter 5 shows."""
+    """What chapter 5 shows of a pretraining that collapses; its last digits differ between machines."""
     numbers = read_numbers(json.loads((CHAPTERS / "05_pretrain.ipynb").read_text()))
-    spread, other = numbers["spread_rate_100"], numbers["spread_rate_2"]
-    caught = "below" if spread < COLLAPSED else "not below"
-    return (f"At fifty times the rate the features of a batch spread by {spread:.3f} instead of {other:.3f}, {caught} "
-            f"{COLLAPSED:g}, where the monitor warns.")
+    flat, spread = (numbers[f"spread_rate_{rate}"] < COLLAPSED for rate in (100, 2))
+    return (f"The monitor warns where features spread by less than {COLLAPSED:g}. Pretrained at a rate of .1 they "
+            f"{'do' if flat else 'do not'}, at .002 they {'do' if spread else 'do not'}.")
 
 
 CORRUPTIONS = ("blur", "noise", "contrast", "bias")
