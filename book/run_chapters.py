@@ -32,20 +32,21 @@ PROCESSORS = (
 )  # fmt: skip
 
 
-def execute(path: Path, **environment: str) -> tuple[nbformat.NotebookNode, Meter]:
-    """A notebook after its execution in its own folder, with runs and stores of its own, and what that took."""
+def execute(path: Path, home: str, **environment: str) -> tuple[nbformat.NotebookNode, Meter]:
+    """A notebook after its execution in its own folder, with stores and runs in ``home``, and what that took."""
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("widgets", None)  # of the run before
-    with tempfile.TemporaryDirectory() as home, Meter() as meter:
+    with Meter() as meter:
         client = NotebookClient(notebook, timeout=None, record_timing=False, store_widget_state=True,
                                 resources={"metadata": {"path": str(path.parent)}})
         client.execute(env=os.environ | {"KAF_HOME": home, "TQDM_DISABLE": "1"} | environment)
     return notebook, meter
 
 
-def run(path: Path) -> None:
+def run(path: Path, home: str) -> None:
     """Execute one notebook and write it back, with what it took and showed."""
-    notebook, meter = execute(path)
+    print(path.name, flush=True)
+    notebook, meter = execute(path, home)
     if path.parent == CHAPTERS:
         chapters, name, shown = read_chapters(), path.stem, read_numbers(notebook)
         before = chapters.get(name, {"numbers": {}})["numbers"]
@@ -60,11 +61,16 @@ def run(path: Path) -> None:
     print(f"  {meter.seconds:.0f} s of processor time, {meter.gigabytes:.2f} GB", flush=True)
 
 
-def measure_tolerances(path: Path) -> None:
-    """Execute a chapter as on other processors, and let each number move as far as it was seen to, with a margin."""
-    runs = [read_numbers(execute(path, **variant)[0]) for variant in PROCESSORS]
+def measure_tolerances(paths: list[Path]) -> None:
+    """Execute chapters as on other processors, and let each number move as far as it was seen to, with a margin."""
+    shown = {path.stem: [] for path in paths}
+    for processor in PROCESSORS:
+        with tempfile.TemporaryDirectory() as home:
+            for path in paths:
+                shown[path.stem].append(read_numbers(execute(path, home, **processor)[0]))
     chapters = read_chapters()
-    chapters[path.stem]["numbers"] = widen(chapters[path.stem]["numbers"], runs)
+    for name, runs in shown.items():
+        chapters[name]["numbers"] = widen(chapters[name]["numbers"], runs)
     write_chapters(chapters)
 
 
@@ -95,11 +101,13 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="such as 02_kaf_layer or cost; none: all")
     parser.add_argument("--tolerances", action="store_true", help="measure how far the numbers of chapters move")
     options = parser.parse_args()
-    for path in chosen(options.names):
-        if options.tolerances and path.parent != CHAPTERS:
-            continue
-        print(path.name, flush=True)
-        (measure_tolerances if options.tolerances else run)(path)
+    paths = chosen(options.names)
+    if options.tolerances:
+        measure_tolerances([path for path in paths if path.parent == CHAPTERS])
+    else:
+        with tempfile.TemporaryDirectory() as home:  # for all: chapter 6 begins with what chapter 5 has trained
+            for path in paths:
+                run(path, home)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,10 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 
+from kaf.choices import check_choice
 from kaf.config import OptimConfig
 from kaf.guards import Interrupts, LossWatch, check_weights
+from kaf.parameters import PRECISIONS
 from kaf.processes import joint_statistics
 from kaf.progress import progress_bar
 from kaf.runs import Run, load_weights, provenance
@@ -25,7 +27,6 @@ from kaf.usage import Clock, peak_memory_mb, reset_peak_memory
 
 SAVE_EVERY_S = 60.0
 Loss = Callable[[nn.Module, Any, int], tuple[Tensor, dict[str, float | Tensor]]]
-PRECISIONS = ("auto", "32", "bf16")
 
 
 def make_fabric(device: str = "auto", devices: int = 1, num_nodes: int = 1, precision: str = "auto") -> Fabric:
@@ -37,8 +38,7 @@ def make_fabric(device: str = "auto", devices: int = 1, num_nodes: int = 1, prec
     With ``devices`` on each of ``num_nodes`` machines there is one process for each. They are started here, by
     running the program again, unless torchrun or SLURM has done so; a notebook cannot be run again.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
+    check_choice("precision", precision, PRECISIONS)
     if precision == "auto":
         # An older GPU, such as the T4, only emulates bfloat16: slower than float32, and without convolutions of cuDNN.
         on_gpu = Fabric(accelerator=device, devices=1).device.type == "cuda"

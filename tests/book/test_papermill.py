@@ -4,6 +4,8 @@ nbval compares the words of a chapter, and hides its numbers, since processors d
 another folder, with all of its parameters passed from outside, and its numbers are compared with their tolerances.
 """
 
+import ast
+
 import nbformat
 import papermill
 import pytest
@@ -33,7 +35,7 @@ def place(tmp_path_factory):
 def committed(name):
     """The parameters of a chapter as they are committed."""
     found = papermill.inspect_notebook(CHAPTERS / f"{name}.ipynb")
-    return {key: eval(about["default"], {}) for key, about in found.items()}  # text of a Python literal
+    return {key: ast.literal_eval(about["default"]) for key, about in found.items()}
 
 
 @pytest.fixture(scope="module", params=NAMES)

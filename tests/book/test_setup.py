@@ -19,6 +19,7 @@ from book.dress import CHAPTERS, repository, setup
 
 ROOT = Path(__file__).parents[2]
 CHAPTER = "04_local_ssl"
+OFFLINE = str(ROOT / "tests" / "offline")
 PARTS = ("kaf", "book/records", "pyproject.toml", "README.md", "LICENSE", "LICENSE-text")
 GIT = ["git", "-c", "user.name=kaf", "-c", "user.email=kaf@example.org", "-c", "init.defaultBranch=main"]
 
@@ -51,7 +52,7 @@ def bare(tmp_path_factory):
 
 @pytest.fixture
 def environment(source, tmp_path, monkeypatch):
-    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.setenv("PYTHONPATH", OFFLINE)  # without this checkout
     monkeypatch.chdir(tmp_path)
     return os.environ | {
         "KAF_REPOSITORY": source, "KAF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1",
@@ -82,7 +83,8 @@ def test_a_chapter_alone_installs_kaf_and_runs(bare, environment, tmp_path):
 def test_a_second_time_nothing_happens(bare, environment, tmp_path):
     (tmp_path / "cell.py").write_text(setup())
     started = time.monotonic()
-    run(bare, ["cell.py"], environment | {"KAF_REPOSITORY": "file:///nowhere", "PYTHONPATH": str(ROOT)})
+    with_kaf = {"PYTHONPATH": os.pathsep.join((OFFLINE, str(ROOT))), "KAF_REPOSITORY": "file:///nowhere"}
+    run(bare, ["cell.py"], environment | with_kaf)
     assert time.monotonic() - started < 60 and sorted(p.name for p in tmp_path.iterdir()) == ["cell.py"]
 
 
