@@ -78,7 +78,8 @@ unit: $(VENV)/kaf.done  ## tests of the library, the project files and the commi
 # Each of the two processes has runs of its own (tests/book/own_home.py): chapter 6 makes again what chapter 5 makes.
 notebooks: $(VENV)/kaf.done  ## run the committed chapters again and compare what they show
 	rm -rf _build/checked
-	OMP_NUM_THREADS=1 KAF_HOME=$(abspath _build/checked) $(BIN)/python -m pytest -n 2 --dist loadscope -p tests.book.own_home \
+	OMP_NUM_THREADS=1 KAF_HOME=$(abspath _build/checked) PYTHONPATH=$(abspath tests/offline) \
+	  $(BIN)/python -m pytest -n 2 --dist loadscope -p tests.book.own_home \
 	  --nbval --nbval-cell-timeout 600 --nbval-sanitize-with tests/book/sanitize.cfg $(NOTEBOOKS)
 
 oldest: $(OLDEST)/lock.done  ## run the library's tests with the oldest versions it supports, in .venv-oldest

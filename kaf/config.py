@@ -156,11 +156,11 @@ def _size(scale: str, dataset: str, ct: bool) -> tuple[DataConfig, int, KAFConfi
         optim = OptimConfig(150, 8, lr=3e-3)  # few steps, so long ones
         return DataConfig(dataset, 2.5, 80, 96), 6, layers, replace(optim, steps=60), optim
     if scale == "laptop":
-        layers = KAFConfig(dim=64, depth=4, hidden=32, zero_start=True)
+        layers = KAFConfig(dim=64, depth=4, hidden=32)
         data = DataConfig(dataset, 2.0 if ct else 1.5, 144, 160)
         return data, 12, layers, OptimConfig(400, 12), OptimConfig(500, 8, lr=2e-3)
     data = DataConfig(dataset, None if ct else 1.25, 512 if ct else 224, 300)
-    return data, 32, replace(KAF["default"], zero_start=True), OptimConfig(2000, 32), OptimConfig(4000, 10)
+    return data, 32, KAF["default"], OptimConfig(2000, 32), OptimConfig(4000, 10)
 
 
 def _pixel_ratio(data: DataConfig, ct: bool) -> float:
