@@ -15,6 +15,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, for workflow/
 
+from kaf.files import replacing
 from kaf.monitors import COLLAPSED
 from kaf.records import FOLDER
 from kaf.report import read_numbers
@@ -240,7 +241,8 @@ def page(records: str | Path = FOLDER) -> str:
 
 
 def main() -> None:
-    PAGE.write_text(page())
+    with replacing(PAGE) as draft:
+        draft.write_text(page())
     print(PAGE.relative_to(Path(__file__).parents[1]))
 
 
