@@ -83,7 +83,7 @@ notebooks: $(VENV)/kaf.done  ## run the committed chapters again and compare wha
 	  --nbval --nbval-cell-timeout 600 --nbval-sanitize-with tests/book/sanitize.cfg $(NOTEBOOKS)
 
 oldest: $(OLDEST)/lock.done  ## run the library's tests with the oldest versions it supports, in .venv-oldest
-	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR) $(OLDEST)/bin/python -m pytest -n 2 --dist loadscope --ignore tests/book tests
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR) $(OLDEST)/bin/python -m pytest -n 2 --dist loadscope --ignore tests/book --ignore tests/workflow tests
 
 clean:  ## remove what was built; the environment stays
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis
