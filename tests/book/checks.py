@@ -80,6 +80,12 @@ def semicolons(notebook):
     return [cell.source for cell in code(notebook) if cell.source.rstrip().endswith(";")]
 
 
+def links_without_words(notebook):
+    """The pages give them the title of their target; JupyterLab and Colab show nothing."""
+    return [found for cell in notebook.cells if cell.cell_type == "markdown"
+            for found in re.findall(r"\[\]\([^)]*\)", cell.source)]
+
+
 def numbers_unlike_their_text(notebook):
     """Numbers whose printed digits are not those of the exact value in the metadata."""
     wrong = []
@@ -180,6 +186,6 @@ def rules_not_understood(text):
     return faults
 
 
-ALL = (unexecuted, errors_and_warnings, absolute_paths, traces_of_papermill, semicolons, numbers_unlike_their_text,
-       pictures_without_words, pictures_of_another_width, small_letters, colours_hard_to_tell_apart,
-       widgets_without_state, parameters_hidden_from_papermill, parameters_never_read)
+ALL = (unexecuted, errors_and_warnings, absolute_paths, traces_of_papermill, semicolons, links_without_words,
+       numbers_unlike_their_text, pictures_without_words, pictures_of_another_width, small_letters,
+       colours_hard_to_tell_apart, widgets_without_state, parameters_hidden_from_papermill, parameters_never_read)

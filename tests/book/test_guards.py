@@ -56,6 +56,10 @@ def semicolons(notebook):
     checks.code(notebook)[-1].source += ";"
 
 
+def links_without_words(notebook):
+    notebook.cells[0].source += "\n\nSee [](06_fewshot)."
+
+
 def numbers_unlike_their_text(notebook):
     shown = numbers(notebook)
     shown.data["text/plain"] = shown.data["text/plain"].replace("3", "4")
