@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision, Precision
 from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 
@@ -39,14 +40,29 @@ def make_fabric(device: str = "auto", devices: int = 1, num_nodes: int = 1, prec
     running the program again, unless torchrun or SLURM has done so; a notebook cannot be run again.
     """
     check_choice("precision", precision, PRECISIONS)
-    if precision == "auto":
-        # An older GPU, such as the T4, only emulates bfloat16: slower than float32, and without convolutions of cuDNN.
-        on_gpu = Fabric(accelerator=device, devices=1).device.type == "cuda"
-        precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32"
-    precision = "bf16-mixed" if precision == "bf16" else "32-true"
     if devices * num_nodes > 1:
         return _join(device, devices, num_nodes, precision)
-    return Fabric(accelerator=device, devices=1, precision=precision)
+    return Fabric(accelerator=device, devices=1, plugins=[_precision(device, precision)])
+
+
+def _precision(device: str, precision: str) -> Precision:
+    on = Fabric(accelerator=device, devices=1).device.type
+    if precision == "auto":
+        # An older GPU, such as the T4, only emulates bfloat16: slower than float32, and without convolutions of cuDNN.
+        fast = on == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16" if fast else "32"
+    return Autocast("bf16-mixed", on) if precision == "bf16" else Precision()
+
+
+class Autocast(MixedPrecision):
+    """Mixed precision that hands on what a network is given as it is.
+
+    Fabric's own makes all of it 16 bit. In bfloat16 a keypoint would be off by up to half a pixel, and numbers of
+    cells beyond 256 would be those of other cells.
+    """
+
+    def convert_input(self, data: Any) -> Any:
+        return data
 
 
 class Averaging(DDPStrategy):
@@ -60,8 +76,8 @@ class Averaging(DDPStrategy):
 @lru_cache
 def _join(device: str, devices: int, num_nodes: int, precision: str) -> Fabric:
     """Start the other processes and join them, once in the life of a process."""
-    fabric = Fabric(accelerator=device, devices=devices, num_nodes=num_nodes, precision=precision,
-                    strategy=Averaging())
+    fabric = Fabric(accelerator=device, devices=devices, num_nodes=num_nodes, strategy=Averaging(),
+                    plugins=[_precision(device, precision)])
     fabric.launch()
     return fabric
 

@@ -20,13 +20,27 @@ def test_a_gpu_uses_bfloat16_only_where_it_has_it(monkeypatch, native, precision
     class Recorded:
         device = torch.device("cuda")
 
-        def __init__(self, precision=None, **_):
-            made.append(precision)
+        def __init__(self, plugins=(), **_):
+            made.extend(plugins)
 
     monkeypatch.setattr(loop, "Fabric", Recorded)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
     make_fabric("cuda")
-    assert made[-1] == precision
+    (plugin,) = made
+    assert plugin.precision == precision
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_a_network_gets_what_it_is_given_in_full_precision(precision):
+    class Seen(nn.Linear):
+        def forward(self, points, name):
+            return super().forward(points), points
+
+    # In bfloat16 these numbers would be 200 and 6400.
+    given = torch.tensor([[200.5, 6401.0]])
+    fabric = make_fabric("cpu", precision=precision)
+    _, seen = fabric.setup(Seen(2, 2))(given, "xy")
+    assert seen.dtype == torch.float32 and torch.equal(seen, given)
 
 
 @pytest.fixture
