@@ -114,12 +114,13 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Tensor, source: Tensor, source_valid: Tensor) -> Tensor:
         q, k, v = (self._split(x) for x in (self.query(tokens), self.key(source), self.value(source)))
-        if q.device.type == "cpu":  # where the gradient of attention in 16 bit takes six times as long
-            q, k, v = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (q, k, v))
         seen = source_valid.any(1)
         # A row of the softmax needs one entry that is not masked: open all where no point is valid.
         mask = (source_valid | ~seen[:, None])[:, None, None]
-        message = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        if q.device.type == "cpu":  # where the gradient of attention in 16 bit takes five times as long
+            q, k, v = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (q, k, v))
+        with torch.autocast("cpu", enabled=False):  # it would make them 16 bit again
+            message = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.merge(message.transpose(1, 2).flatten(2)) * seen[:, None, None]
 
     def weights(self, tokens: Tensor, source: Tensor, source_valid: Tensor) -> Tensor:

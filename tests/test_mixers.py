@@ -46,6 +46,14 @@ def test_attention_equals_torch_multihead_attention():
     torch.testing.assert_close(ours.weights(x, source, valid), weights)
 
 
+def test_attention_on_a_processor_is_32_bit_under_autocast_too():
+    ours, tokens = Attention(16, 4), torch.randn(2, 5, 16)
+    ours.merge = nn.Identity()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ours.query(tokens).dtype == torch.bfloat16
+        assert ours(tokens, tokens, torch.ones(2, 5, dtype=torch.bool)).dtype == torch.float32
+
+
 def test_attention_to_nothing_is_a_zero_message():
     attention = Attention(8, 2)
     nothing = torch.tensor([[False, False], [True, True]])
