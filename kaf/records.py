@@ -47,14 +47,23 @@ class Record:
 
     @property
     def label(self) -> str:
-        """What a figure of these rows must say: data set, scale, folds, draws, seeds, device, date."""
+        """What a figure of these rows must say: data set, scale, sizes, folds, draws, seeds, device, date."""
         parts = [", ".join(self.rows["dataset"].unique()), "scale " + ", ".join(self.rows["scale"].unique())]
+        parts += list(dict.fromkeys(_sizes(run["config"]["experiment"]) for run in self.runs.values()))
         for name in ("fold", "draw", "seed"):
             values = sorted(self.rows[name].unique())
             parts.append(f"{name}{'s' if len(values) > 1 else ''} {', '.join(map(str, values))}")
         dates = sorted({run["provenance"]["date"] for run in self.runs.values()})
         parts += [", ".join(self.rows["device"].unique()), " to ".join(dict.fromkeys((dates[0], dates[-1])))]
         return "; ".join(parts)
+
+
+def _sizes(experiment: dict[str, Any]) -> str:
+    """How large the images and the network were, and how long it was trained."""
+    data, optim = experiment["data"], experiment["finetune"]["optim"]
+    spacing = f"{data['spacing_mm']:g} mm" if data["spacing_mm"] else "the files"
+    length = f"{optim['epochs']} epochs" if optim["epochs"] else f"{optim['steps']} steps"
+    return f"{data['size']} px of {spacing}, {experiment['width']} filters, {length} of {optim['batch']}"
 
 
 def read_record(name: str, folder: str | Path = FOLDER) -> Record:

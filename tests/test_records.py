@@ -7,7 +7,9 @@ import pytest
 from kaf.evaluate import COLUMNS
 from kaf.records import COST, FOLDER, Record, gather, of_corrupted, read_costs, read_record, write_record
 
-FACTS = {"config": {"pretrained": None}, "provenance": {"date": "2026-01-02"}}
+EXPERIMENT = {"data": {"size": 80, "spacing_mm": 2.5}, "width": 6,
+              "finetune": {"optim": {"steps": 150, "epochs": 0, "batch": 8}}}
+FACTS = {"config": {"experiment": EXPERIMENT, "pretrained": None}, "provenance": {"date": "2026-01-02"}}
 
 
 def rows(run="finetune-unet-a", method="UNet", m=2, dice=0.5):
@@ -101,7 +103,16 @@ def test_rows_of_corrupted_images_are_means_over_frames_with_what_the_run_was(tm
 
 
 def test_the_label_says_what_a_reader_must_know():
-    assert record().label == "phantom; scale smoke; fold 0; draw 0; seed 0; cpu; 2026-01-02"
+    sizes = "80 px of 2.5 mm, 6 filters, 150 steps of 8"
+    assert record().label == f"phantom; scale smoke; {sizes}; fold 0; draw 0; seed 0; cpu; 2026-01-02"
+
+
+def test_the_label_tells_runs_of_other_sizes_apart():
+    papers = {"data": {"size": 512, "spacing_mm": None}, "width": 32,
+              "finetune": {"optim": {"steps": 0, "epochs": 201, "batch": 10}}}
+    runs = {"a": FACTS, "b": {**FACTS, "config": {"experiment": papers}}, "c": FACTS}
+    assert Record(rows(), runs).label.split("; ")[2:4] == ["80 px of 2.5 mm, 6 filters, 150 steps of 8",
+                                                          "512 px of the files, 32 filters, 201 epochs of 10"]
 
 
 def test_nothing_to_gather(tmp_path):
