@@ -94,6 +94,7 @@ def collapse(_: Path) -> str:
             f"{'do' if flat else 'do not'}, at .002 they {'do' if spread else 'do not'}.")
 
 
+POINTS = tuple(f"{count} points" for count in (12, 25, 50, 100, 200, 500))
 CORRUPTIONS = ("blur", "noise", "contrast", "bias")
 PARTS = {
     "Mechanisms": (
@@ -109,17 +110,17 @@ PARTS = {
         Entry("E1", "One layer after the first encoder block, two labelled patients",
               (Trial("ablation", settings(SCRATCH, "level 1"), UNET),), "07_ablations", "better"),
         Entry("E2", "50, 100 or 200 keypoints",
-              (Trial("points", settings(SCRATCH, "50 points", "100 points", "200 points"), SCRATCH),), "07_ablations"),
+              (Trial("points", settings(SCRATCH, *POINTS), SCRATCH),), "07_ablations"),
         Entry("E3", "Global losses alone against global and local together",
               (Trial("ablation", settings(PRETRAINED, "L_pcl", "L_global", "L_pcl + L_global"), PRETRAINED),),
               "07_ablations"),
     ),
     "Open questions": (
         Entry("Q1", "Dice against the number of keypoints: is there a best trade-off with cost?",
-              both("points", "50 points", "100 points", "200 points", "500 points"), "07_ablations"),
+              both("points", *POINTS), "07_ablations"),
         Entry("Q2", "KAF in three dimensions"),
         Entry("Q3", "How far may the matching window vary, on more than one data set?",
-              (Trial("window", settings(PRETRAINED, "window 5", "window 10", "window 20", "window 40"), PRETRAINED),),
+              (Trial("window", settings(PRETRAINED, "6 mm", "12 mm", "25 mm", "50 mm"), PRETRAINED),),
               "07_ablations"),
         Entry("Q4", "KAF against graph networks and other transformers",
               (*both("mixers", "graph", "paper's block", "no mixing"), Trial("mixers", (SWIN, UNET, WIDE), SCRATCH)),

@@ -31,7 +31,8 @@ def patients(job, dice):
 
 
 def jobs(grid, *methods):
-    return [job for job in expand(load_grids()[grid]) if job.method in methods and job.m == 2 and job.setting == ""]
+    return [job for job in expand(load_grids()[grid]) if job.method in methods and job.setting == ""
+            and (job.m, job.fold, job.scale) == (2, 0, "smoke")]
 
 
 def test_every_claim_that_was_listed_has_its_entry():
