@@ -27,14 +27,16 @@ from kaf.runs import Run, load_weights, provenance
 from kaf.usage import Clock, peak_memory_mb, reset_peak_memory
 
 SAVE_EVERY_S = 60.0
+MIXED = {"bf16": "bf16-mixed", "fp16": "16-mixed"}  # our names and Fabric's
 Loss = Callable[[nn.Module, Any, int], tuple[Tensor, dict[str, float | Tensor]]]
 
 
 def make_fabric(device: str = "auto", devices: int = 1, num_nodes: int = 1, precision: str = "auto") -> Fabric:
     """Fabric on ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
-    ``precision`` is float32 (``32``), bf16 autocast (``bf16``; processors with AMX train two to three times as fast
-    with it, most others more slowly) or ``auto``: bf16 on a GPU that has it, float32 elsewhere.
+    ``precision`` is float32 (``32``), autocast to bfloat16 (``bf16``; processors with AMX train two to three times as
+    fast with it, most others more slowly) or to float16 with a scaled loss (``fp16``), or ``auto``: on a GPU bf16, or
+    fp16 where it has no bfloat16, and float32 elsewhere.
 
     With ``devices`` on each of ``num_nodes`` machines there is one process for each. They are started here, by
     running the program again, unless torchrun or SLURM has done so; a notebook cannot be run again.
@@ -49,9 +51,9 @@ def _precision(device: str, precision: str) -> Precision:
     on = Fabric(accelerator=device, devices=1).device.type
     if precision == "auto":
         # An older GPU, such as the T4, only emulates bfloat16: slower than float32, and without convolutions of cuDNN.
-        fast = on == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        precision = "bf16" if fast else "32"
-    return Autocast("bf16-mixed", on) if precision == "bf16" else Precision()
+        on_gpu = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        precision = on_gpu if on == "cuda" else "32"
+    return Precision() if precision == "32" else Autocast(MIXED[precision], on)
 
 
 class Autocast(MixedPrecision):
@@ -82,10 +84,9 @@ def _join(device: str, devices: int, num_nodes: int, precision: str) -> Fabric:
     return fabric
 
 
-def make_optimiser(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
-    """The optimiser of a configuration."""
-    # One kernel for all weights: a fifth of the time of a loop over them.
-    common = {"lr": optim.lr, "weight_decay": optim.weight_decay, "fused": True}
+def make_optimiser(model: nn.Module, optim: OptimConfig, fused: bool = True) -> torch.optim.Optimizer:
+    """The optimiser of a configuration; ``fused`` is one kernel for all weights, in a fifth of the time of a loop."""
+    common = {"lr": optim.lr, "weight_decay": optim.weight_decay, "fused": fused}
     if optim.name == "adamw":
         return torch.optim.AdamW(model.parameters(), **common)
     if optim.name == "adam":
@@ -139,12 +140,15 @@ def _train(run: Run, fabric: Fabric, model: nn.Module, optim: OptimConfig, steps
     if fabric.device.type != "mps":
         model = model.to(memory_format=torch.channels_last)  # convolutions take a sixth less time
     model = joint_statistics(model, fabric.device)
-    optimiser = make_optimiser(model, optim)
+    precision = fabric.strategy.precision
+    # With a scaled loss gradients are scaled back to be clipped; Fabric cannot do that with fused optimisers.
+    optimiser = make_optimiser(model, optim, fused=getattr(precision, "scaler", None) is None)
     if compiled:
         model.compile()
     model, optimiser = fabric.setup(model, optimiser)
     if state:
         optimiser.load_state_dict(state["optimiser"])
+        precision.load_state_dict(state.get("precision", {}))
     run.rewind_log(start)
     clock, device = Clock(state["seconds"] if state else 0.0), str(fabric.device)
     run.add_provenance(**provenance(device))
@@ -178,7 +182,8 @@ def _train(run: Run, fabric: Fabric, model: nn.Module, optim: OptimConfig, steps
                 run.add_provenance(seconds=round(clock.seconds(), 1), steps=steps,
                                    peak_memory_mb=round(peak_memory_mb(device), 0))
             run.save({"step": step, "steps": steps, "model": model.state_dict(),
-                      "optimiser": optimiser.state_dict(), "seconds": clock.seconds()})
+                      "optimiser": optimiser.state_dict(), "precision": precision.state_dict(),
+                      "seconds": clock.seconds()})
             saved = time.monotonic()
             if stop and step < steps:
                 raise KeyboardInterrupt(f"stopped after step {step} of {steps}; run the same again to go on")

@@ -15,7 +15,7 @@ from kaf.fusion import FUSIONS, GATHERS, SCATTERS
 from kaf.keypoints import DETECTORS
 from kaf.mixers import BLOCKS
 
-PRECISIONS = ("auto", "32", "bf16")
+PRECISIONS = ("auto", "32", "bf16", "fp16")
 CHOICES: dict[str, Collection[str]] = {
     "dataset": LAYOUTS,
     "detector": DETECTORS,

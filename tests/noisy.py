@@ -28,12 +28,12 @@ def batches(start):
     return (torch.randn(8, 3, generator=step_generator(1, step)) for step in range(start, STEPS))
 
 
-def train(folder, loss, name="adamw", hidden=4, **changes):
+def train(folder, loss, name="adamw", hidden=4, precision="auto", **changes):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, 1))
     run = Run(folder, {})
     optim = OptimConfig(STEPS, 8, name=name, lr=0.05, **changes)
-    fit(run, make_fabric("cpu"), model, optim, STEPS, batches, loss, log_every=5)
+    fit(run, make_fabric("cpu", precision=precision), model, optim, STEPS, batches, loss, log_every=5)
     return run
 
 

@@ -215,10 +215,11 @@ def test_an_unfinished_run_gives_no_network(store, tmp_path, monkeypatch):
         load_network(half, tiny_experiment(), store, "kaf_scratch")
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("layers", [LAYERS, PAPER], ids=["default", "paper"])
-def test_16_bit_autocast_trains_close_to_32_bit(store, tmp_path, layers):
+def test_16_bit_autocast_trains_close_to_32_bit(store, tmp_path, layers, precision):
     full = run_it(store, tmp_path / "32", kaf=layers)
-    half = run_it(store, tmp_path / "16", kaf=layers, precision="bf16")
+    half = run_it(store, tmp_path / "16", kaf=layers, precision=precision)
     assert not same_weights(half.weights(), full.weights())
     assert half.history()["loss"].tolist() == pytest.approx(full.history()["loss"].tolist(), rel=0.03)
     assert {v.dtype for v in half.weights().values()} == {torch.float32, torch.int64}

@@ -13,7 +13,8 @@ from tests.noisy import STEPS, Noisy, batches, in_a_process, train
 from tests.tiny import interrupting, must_not_train, same_weights
 
 
-@pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+@pytest.mark.filterwarnings("ignore:torch.cuda.amp.GradScaler")  # where there is no GPU
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "16-mixed")])
 def test_a_gpu_uses_bfloat16_only_where_it_has_it(monkeypatch, native, precision):
     made = []
 
@@ -30,7 +31,7 @@ def test_a_gpu_uses_bfloat16_only_where_it_has_it(monkeypatch, native, precision
     assert plugin.precision == precision
 
 
-@pytest.mark.parametrize("precision", ["32", "bf16"])
+@pytest.mark.parametrize("precision", ["32", "bf16", "fp16"])
 def test_a_network_gets_what_it_is_given_in_full_precision(precision):
     class Seen(nn.Linear):
         def forward(self, points, name):
@@ -61,6 +62,20 @@ def test_an_interrupted_run_ends_with_the_same_weights(tmp_path, save_every_step
     assert same_weights(parts.weights(), whole.weights())
     assert parts.history().equals(whole.history())
     assert parts.history()["step"].tolist() == [0, 5, 10, 11]
+
+
+def test_a_scaled_loss_goes_on_with_its_scale(tmp_path, save_every_step):
+    """In float16 the first scale is too large here: gradients overflow, steps are left out, the scale is halved."""
+    options = {"hidden": 64, "precision": "fp16"}
+    whole = train(tmp_path / "whole", Noisy(), **options)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "parts", interrupting(Noisy, 6, "ctrl-c")(), **options)
+    scale = Run(tmp_path / "parts", {}).load()["precision"]["scale"]
+    assert 0 < scale < 65536
+    parts = train(tmp_path / "parts", Noisy(), **options)
+    assert same_weights(parts.weights(), whole.weights()) and parts.load()["precision"] == whole.load()["precision"]
+    losses = whole.history()["loss"]
+    assert losses.iloc[-1] < losses.iloc[0]
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on Windows")
@@ -173,8 +188,9 @@ def test_a_network_is_compiled_where_asked_for(tmp_path, monkeypatch):
 
 def test_precision_is_32_bit_on_a_processor_unless_16_is_asked_for():
     linear = nn.Linear(4, 4)
-    for precision, dtype in (("auto", torch.float32), ("32", torch.float32), ("bf16", torch.bfloat16)):
+    for precision, dtype in (("auto", torch.float32), ("32", torch.float32), ("bf16", torch.bfloat16),
+                             ("fp16", torch.float16)):
         with make_fabric("cpu", precision=precision).autocast():
             assert linear(torch.ones(1, 4)).dtype == dtype
-    with pytest.raises(ValueError, match="unknown precision '16'; choose one of auto, 32, bf16"):
+    with pytest.raises(ValueError, match="unknown precision '16'; choose one of auto, 32, bf16, fp16"):
         make_fabric("cpu", precision="16")
