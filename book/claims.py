@@ -167,7 +167,8 @@ PARTS = {
         Entry("D6", "Does pretraining need more frames than the end-diastolic ones?",
               (Trial("ablation", settings(PRETRAINED, "ED only"), PRETRAINED),), "07_ablations"),
         Entry("D7", "Does self-training on slices without labels help?",
-              (Trial("selftrained", ("UNet self-trained",), UNET), Trial("selftrained", ("wide UNet self-trained",), WIDE),
+              (Trial("selftrained", ("UNet self-trained",), UNET),
+               Trial("selftrained", ("wide UNet self-trained",), WIDE),
                Trial("selftrained", ("KAF self-trained",), PRETRAINED)), "09_alternatives"),
     ),
 }
