@@ -16,8 +16,8 @@ class SwinUNet(nn.Module):
 
     ``(B, 1, H, W) -> (B, classes, H, W)``. Published with 48 features, which stands beside UNets of f = 32; other
     widths f in proportion, in the steps of 12 that its heads allow. Images are padded to multiples of 32 by
-    repeating the border. Raises ``ValueError`` where an image to train on is no larger than one such multiple: the
-    deepest level would be a single pixel, which its norms cannot scale.
+    repeating the border. Raises ``ValueError`` for images no larger than one such multiple: the deepest level would
+    be a single pixel, which its norms cannot scale.
     """
 
     uses_keypoints = False
@@ -28,8 +28,8 @@ class SwinUNet(nn.Module):
 
     def forward(self, image: Tensor, keypoints: Keypoints | None = None) -> Tensor:
         height, width = image.shape[2:]
-        if self.training and max(height, width) <= STRIDE:
-            raise ValueError(f"SwinUNETR trains on images of more than {STRIDE} px, got {height} x {width}; choose a "
+        if max(height, width) <= STRIDE:
+            raise ValueError(f"SwinUNETR takes images of more than {STRIDE} px, got {height} x {width}; choose a "
                              "larger size")
         padded = F.pad(image, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
         return self.network(padded)[..., :height, :width]

@@ -27,12 +27,9 @@ def test_features_follow_the_width(width, features):
     assert parameter_count(SwinUNet(4, width)) == parameter_count(theirs)
 
 
-@pytest.mark.parametrize("height, width, small", [(32, 32, True), (16, 32, True), (48, 32, False)])
-def test_images_of_one_deepest_pixel_are_refused_in_training(height, width, small):
-    network, images = SwinUNet(4, 6).train(), torch.randn(2, 1, height, width)
-    if small:
-        with pytest.raises(ValueError, match=f"more than 32 px, got {height} x {width}; choose a larger size"):
-            network(images)
-    else:
-        assert network(images).shape == (2, 4, height, width)
-    assert network.eval()(images).shape == (2, 4, height, width)
+@pytest.mark.parametrize("height, width", [(32, 32), (16, 32)])
+def test_images_of_one_deepest_pixel_are_refused(height, width):
+    network = SwinUNet(4, 6)
+    with pytest.raises(ValueError, match=f"more than 32 px, got {height} x {width}; choose a larger size"):
+        network(torch.randn(2, 1, height, width))
+    assert network(torch.randn(2, 1, 48, 32)).shape == (2, 4, 48, 32)
