@@ -26,6 +26,7 @@ CHAPTERS = Path(__file__).parent / "chapters"
 PAGE = Path(__file__).parent / "appendix" / "claims.md"
 SCRATCH, PRETRAINED, UNET, WIDE, SWIN = "KAF from scratch", "KAF pretrained", "UNet", "wide UNet", "SwinUNETR"
 OTHERS = ("Rotation", "SimCLR", "GCL", "PCL")
+ONE_TRAINING = "Each side is a single training, whose luck is part of the difference."
 OPEN = "Open: nothing is recorded under today's configuration."
 
 
@@ -202,12 +203,12 @@ def verdict_of(entry: Entry, found: list[Comparison]) -> str:
 
 def table(found: list[Comparison]) -> list[str]:
     """Comparisons as the lines of a table."""
-    lines = ["| | against | where | patients | difference in Dice | 95 % interval | p (Holm) | |",
-             "|---|---|---|---|---|---|---|---|"]
+    lines = ["| | against | where | patients | trainings | difference in Dice | 95 % interval | p (Holm) | |",
+             "|---|---|---|---|---|---|---|---|---|"]
     for c in found:
         p = f"{c.p:.1e}" if c.p < 0.001 else f"{c.p:.3f}"
-        lines.append(f"| {c.label} | {c.reference} | {c.where} | {c.patients} | {c.difference:+.3f} | {c.low:+.3f} to "
-                     f"{c.high:+.3f} | {p} | {c.verdict} |")
+        lines.append(f"| {c.label} | {c.reference} | {c.where} | {c.patients} | {c.runs} | {c.difference:+.3f} | "
+                     f"{c.low:+.3f} to {c.high:+.3f} | {p} | {c.verdict} |")
     return lines
 
 
@@ -216,7 +217,8 @@ def section(entry: Entry, records: Path) -> list[str]:
     found = measure(entry, records)
     facts = entry.facts(records) if entry.facts else ""
     verdict = f"**{verdict_of(entry, found)}**" if found or not facts else ""
-    lines = [f"### {entry.key}. {entry.text}", "", " ".join(filter(None, (verdict, facts)))]
+    lucky = ONE_TRAINING if found and max(c.runs for c in found) == 1 else ""
+    lines = [f"### {entry.key}. {entry.text}", "", " ".join(filter(None, (verdict, lucky, facts)))]
     if found:
         lines += ["", *table(found)]
     grids = list(dict.fromkeys(trial.grid for trial in entry.trials))
@@ -236,9 +238,11 @@ book say about it. The page is written by `python book/claims.py` from `book/rec
 
 Every comparison is paired over patients. *Better* and *worse* mean that the mean difference in Dice has a 95 %
 bootstrap interval without 0 and a Wilcoxon test below .05 after Holm's correction for all comparisons of the entry;
-anything else is *no difference shown*, which is not the same as no difference. Of corrupted images the differences are
-in the Dice that is lost, and *better* is to lose less. Runs of another configuration than today's are no evidence, and
-an entry without runs is open. How to run a grid is said in `workflow/README.md`.
+anything else is *no difference shown*, which is not the same as no difference. The test takes a trained network as it
+is: it says what would happen with other patients, not with other trainings. How many trainings each side has, from
+other folds, draws or seeds, is said beside it; a difference between single trainings is a hint. Of corrupted images
+the differences are in the Dice that is lost, and *better* is to lose less. Runs of another configuration than today's
+are no evidence, and an entry without runs is open. How to run a grid is said in `workflow/README.md`.
 """
 
 

@@ -49,7 +49,15 @@ def test_the_verdict_of_a_claim_follows_from_the_records(kaf, verdict, tmp_path)
     for job in jobs("fewshot", "unet", "wide_unet", "kaf_scratch"):
         write_record(patients(job, kaf if job.method == "kaf_scratch" else 0.7), "any", tmp_path)
     text = "\n".join(claims.section(ENTRIES["M3"], tmp_path))
-    assert f"**{verdict}**" in text and text.count("| KAF from scratch |") == 2
+    assert f"**{verdict}** {claims.ONE_TRAINING}" in text and text.count("| KAF from scratch |") == 2
+
+
+def test_trainings_of_several_folds_are_counted(tmp_path):
+    for fold in (0, 1):
+        for job in jobs("fewshot", "unet", "wide_unet", "kaf_scratch"):
+            write_record(patients(replace(job, fold=fold), 0.7), "any", tmp_path)
+    text = "\n".join(claims.section(ENTRIES["M3"], tmp_path))
+    assert claims.ONE_TRAINING not in text and "| 16 | 2 |" in text
 
 
 def test_without_runs_of_todays_configuration_an_entry_is_open(tmp_path):
@@ -78,7 +86,8 @@ def test_corruption_is_told_by_what_is_lost_and_by_its_keypoints(tmp_path):
                   for kind, values in {"": [0.0], **levels}.items() for level in values]
         write_record(Record(pd.concat(tables, ignore_index=True)[CORRUPTED], clean.runs), "corruption", tmp_path)
     text = "\n".join(claims.section(ENTRIES["C3"], tmp_path))
-    assert "**Worse.** Share of keypoints found again: as it is 1.00, blur 3: 0.40, noise 0.3: 0.40." in text
+    facts = "Share of keypoints found again: as it is 1.00, blur 3: 0.40, noise 0.3: 0.40."
+    assert f"**Worse.** {claims.ONE_TRAINING} {facts}" in text
     assert text.count("| worse |") == len(levels)
     assert "as it is 0.10, blur 3: 0.50" in "\n".join(claims.section(ENTRIES["F1"], tmp_path))
 
