@@ -78,6 +78,19 @@ def lost_dice(rows: pd.DataFrame, label: str, reference: str) -> list[Comparison
     return found
 
 
+def run_noise(rows: pd.DataFrame) -> float:
+    """Standard deviation of the mean Dice of trainings that differ in nothing but their seed, pooled over settings.
+
+    The mean is taken over patients, each counting once. NaN where nothing was trained with two seeds. ``rows`` are
+    those of records.
+    """
+    same = ["label", *SHARED, "draw", "fold"]
+    patients = labelled(rows).groupby([*same, "seed", "patient"])["dice"].mean()
+    runs = patients.groupby([*same, "seed"]).mean().groupby(same)
+    freedom = (runs.count() - 1).sum()
+    return float(np.sqrt((runs.var() * (runs.count() - 1)).sum() / freedom)) if freedom else float("nan")
+
+
 def corrected(found: Iterable[Comparison]) -> list[Comparison]:
     """The same comparisons with Holm's correction for their number."""
     found = list(found)

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kaf.verdicts import Comparison, comparisons, corrected, labelled, lost_dice, overall
+from kaf.verdicts import Comparison, comparisons, corrected, labelled, lost_dice, overall, run_noise
 
 
 def rows(method="UNet", setting="", shift=0.0, m=2, folds=(0,), patients=16, spread=0.01, seed=0):
@@ -75,3 +75,14 @@ def test_what_a_corruption_costs_is_compared_at_its_hardest():
     found, = lost_dice(both, "KAF", "UNet")
     assert found.difference == pytest.approx(0.05, abs=0.01)  # it loses .15, the UNet .2
     assert found.where == "acdc, scale laptop, M = 2, blur 3"
+
+
+def test_noise_is_the_spread_of_runs_that_differ_in_their_seed_alone():
+    def run(setting, seed, shift, **changes):
+        return rows("KAF", setting, shift=shift, spread=0.0).assign(**{"seed": seed, **changes})
+
+    tables = [run("", 0, 0.00), run("", 1, 0.02), run("level 1", 0, 0.10), run("level 1", 1, 0.16),
+              run("level 2", 0, 0.5), run("", 0, 0.9, draw=1), run("", 0, 0.7, m=6)]  # alone: they say nothing
+    pooled = ((0.02**2 / 2 + 0.06**2 / 2) / 2) ** 0.5
+    assert run_noise(pd.concat(tables)) == pytest.approx(pooled)
+    assert np.isnan(run_noise(rows()))

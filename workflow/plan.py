@@ -119,6 +119,13 @@ def evidence(name: str, records: str | Path = FOLDER, file: str | Path = FILE) -
     return found.drop_duplicates(key, ignore_index=True)
 
 
+def evidence_record(name: str, records: str | Path = FOLDER, file: str | Path = FILE) -> Record:
+    """:func:`evidence` with the provenance of its runs, whatever record holds them; empty where nothing is recorded."""
+    rows = evidence(name, records, file)
+    known = {run: facts for record in read_records(records) for run, facts in record.runs.items()}
+    return Record(rows, {run: known[run] for run in rows["run"].unique()})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m workflow.plan", description=__doc__.split("\n")[0])
     parser.add_argument("grids", nargs="*", metavar="GRID")

@@ -1,0 +1,79 @@
+"""What changes of a method do: a table and a figure of paired comparisons (chapters 7 to 9)."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from kaf.canvas import DPI, MARKERS, ON_WHITE, WIDTH, styled
+from kaf.verdicts import Comparison
+
+LOOKS = dict(zip(("better", "worse", "no difference shown"), zip(ON_WHITE, MARKERS, strict=True), strict=False))
+LINE, MARGIN = 0.27, 0.75  # inches of a line, and of what each panel has besides
+
+
+def effects_table(found: Sequence[Comparison]) -> pd.DataFrame:
+    """Comparisons as a table: difference in Dice with its 95 % interval, corrected p value, verdict.
+
+    Raises ``ValueError`` without any.
+    """
+    _check(found)
+    return pd.DataFrame([{
+        "changed": short(c), "against": c.reference, "where": c.where, "patients": c.patients, "runs": c.runs,
+        "difference": f"{c.difference:+.3f}", "95 % interval": f"{c.low:+.3f} to {c.high:+.3f}",
+        "p (Holm)": f"{c.p:.1e}" if c.p < 0.001 else f"{c.p:.3f}", "verdict": c.verdict} for c in found])
+
+
+def short(c: Comparison) -> str:
+    """The label without the method that it shares with its reference."""
+    return c.label.removeprefix(f"{c.reference.split(':')[0]}: ")
+
+
+@styled
+def forest_figure(found: Sequence[Comparison], noise: float = float("nan")) -> Figure:
+    """Differences in Dice with their 95 % intervals: a line for each comparison, a panel for each reference and place.
+
+    Hollow markers are differences that are not shown. ``noise`` is the standard deviation between two trainings of
+    one setting (:func:`kaf.verdicts.run_noise`): within the grey band lie 95 % of the differences that luck alone makes
+    of single runs. Raises ``ValueError`` without any comparison.
+    """
+    _check(found)
+    groups = [(key, list(lines)) for key, lines in groupby(found, key=lambda c: (c.reference, c.where))]
+    heights = [len(lines) * LINE + MARGIN for _, lines in groups]
+    figure, axes = plt.subplots(len(groups), 1, figsize=(WIDTH, sum(heights) + 0.3), dpi=DPI, layout="constrained",
+                                squeeze=False, sharex=True, gridspec_kw={"height_ratios": heights})
+    plt.close(figure)
+    for ax, ((reference, where), lines) in zip(axes.flat, groups, strict=True):
+        _lines(ax, lines)
+        if noise == noise:
+            ax.axvspan(-1.96 * 2**0.5 * noise, 1.96 * 2**0.5 * noise, color="0.9", zorder=0)
+        ax.set_xlabel(f"difference in Dice from {reference}\n{where}, {lines[0].patients} patients")
+        ax.tick_params(labelbottom=True)
+    handles = [Line2D([], [], ls="", color=colour, marker=marker, mfc=_filling(name, colour), label=name)
+               for name, (colour, marker) in LOOKS.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    return figure
+
+
+def _lines(ax: Axes, lines: Sequence[Comparison]) -> None:
+    """The comparisons with one reference, first one on top."""
+    ax.axvline(0, color="black", lw=1)
+    for y, c in enumerate(lines):
+        colour, marker = LOOKS[c.verdict]
+        ax.errorbar(c.difference, y, xerr=[[c.difference - c.low], [c.high - c.difference]], color=colour,
+                    marker=marker, mfc=_filling(c.verdict, colour), ms=7, capsize=3, lw=1.6)
+    ax.set(yticks=range(len(lines)), yticklabels=[short(c) for c in lines], ylim=(len(lines) - 0.4, -0.6))
+    ax.grid(axis="x", lw=0.5, color="0.88")
+
+
+def _filling(verdict: str, colour: str) -> str:
+    return "white" if verdict == "no difference shown" else colour
+
+
+def _check(found: Sequence[Comparison]) -> None:
+    if not found:
+        raise ValueError("there is no comparison to show; are these settings recorded?")

@@ -1,0 +1,60 @@
+"""What the table and the figure of comparisons say, read back."""
+
+from dataclasses import replace
+
+import pytest
+from matplotlib.colors import to_hex
+
+from kaf.effects import LOOKS, effects_table, forest_figure, short
+from kaf.verdicts import Comparison
+
+BETTER = Comparison("KAF: level 1", "KAF", "acdc, scale smoke, M = 6", 16, 1, 0.02, 0.01, 0.04, 0.0004)
+NOTHING = replace(BETTER, label="KAF: level 2", difference=-0.01, low=-0.03, high=0.02, p=0.5)
+OTHER = replace(NOTHING, reference="UNet")
+
+
+def lines_of(ax):
+    return [container.lines[0] for container in ax.containers]
+
+
+def test_table_says_difference_interval_p_and_verdict():
+    table = effects_table([BETTER, NOTHING])
+    assert table["changed"].tolist() == ["level 1", "level 2"] and table["p (Holm)"].tolist() == ["4.0e-04", "0.500"]
+    assert table["difference"].tolist() == ["+0.020", "-0.010"]
+    assert table["95 % interval"].iloc[0] == "+0.010 to +0.040"
+    assert table["verdict"].tolist() == ["better", "no difference shown"]
+
+
+def test_a_label_keeps_its_method_beside_another_one():
+    assert short(BETTER) == "level 1" and short(OTHER) == "KAF: level 2"
+    assert short(replace(BETTER, reference="KAF: level 3")) == "level 1"
+
+
+def test_each_reference_has_its_panel_and_each_comparison_its_line():
+    figure = forest_figure([BETTER, NOTHING, OTHER])
+    assert [ax.get_xlabel().split("\n")[0] for ax in figure.axes] == [
+        f"difference in Dice from {reference}" for reference in ("KAF", "UNet")]
+    assert [[label.get_text() for label in ax.get_yticklabels()] for ax in figure.axes] == [
+        ["level 1", "level 2"], ["KAF: level 2"]]
+    first, second = lines_of(figure.axes[0])
+    assert (first.get_xdata()[0], first.get_ydata()[0]) == (0.02, 0) and second.get_ydata()[0] == 1
+    ends = figure.axes[0].containers[0].lines[2][0].get_segments()[0][:, 0]
+    assert ends.tolist() == pytest.approx([0.01, 0.04])
+
+
+def test_only_what_is_shown_is_filled():
+    first, second = lines_of(forest_figure([BETTER, NOTHING]).axes[0])
+    assert to_hex(first.get_markerfacecolor()) == to_hex(LOOKS["better"][0])
+    assert second.get_markerfacecolor() == "white"
+
+
+def test_the_band_is_what_luck_makes_of_two_single_runs():
+    assert not forest_figure([BETTER]).axes[0].patches
+    band = forest_figure([BETTER], noise=0.01).axes[0].patches[0]
+    assert (band.get_x(), band.get_width()) == pytest.approx((-0.0277, 0.0554), abs=1e-4)
+
+
+@pytest.mark.parametrize("show", [effects_table, forest_figure])
+def test_nothing_to_show_is_told(show):
+    with pytest.raises(ValueError, match="are these settings recorded"):
+        show([])
