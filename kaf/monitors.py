@@ -1,4 +1,6 @@
-"""Three figures that show a run going wrong while it still looks fine (chapters 5 and 8)."""
+"""Three figures that show a run going wrong while it still looks fine, and their limits (chapters 5 and 8)."""
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -7,6 +9,7 @@ from torch import Tensor
 from kaf.keypoints import Keypoints
 
 COLLAPSED = 0.1  # a feature spread below this means that all slices have nearly the same feature
+FLAT = 0.99  # an attention entropy above this: of 100 keypoints, as if 95 or more were looked at equally
 DARK = 0.1  # of the range of the image: below lies air, or nothing
 REACH = 2  # a keypoint sits on structure if a brighter pixel lies within this many pixels
 
@@ -58,3 +61,21 @@ def background_share(image: Tensor, keypoints: Keypoints) -> float:
     NaN where there are no keypoints.
     """
     return on_background(image, keypoints)[keypoints.valid].float().mean().item()
+
+
+def alarm_limit(clean: Tensor, alarms: float) -> float:
+    """The value above which a monitor sounds an alarm, from its values ``(N,)`` on N clean training patients.
+
+    The k-th largest, with k the whole part of ``alarms * (N + 1)``: a new clean patient lies above it with a
+    probability of ``k / (N + 1)``, at most ``alarms``, whatever the values are distributed like (split conformal
+    prediction). For a monitor that warns when it is low, give and compare negative values. Raises ``ValueError``
+    for values that are not finite, and where N is too small for so few alarms.
+    """
+    n = len(clean)
+    if not clean.isfinite().all():
+        raise ValueError("a limit needs finite values; leave out patients that a monitor says nothing about")
+    k = math.floor(alarms * (n + 1) + 1e-9)  # .1 * 10 must be 1
+    if not 1 <= k <= n:
+        raise ValueError(f"{n} patients allow a share of false alarms from {1 / (n + 1):.3f} to {n / (n + 1):.3f}, "
+                         f"not {alarms}")
+    return clean.sort(descending=True).values[k - 1].item()

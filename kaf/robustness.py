@@ -4,6 +4,7 @@ A corruption changes the prepared 8-bit volume; keypoints are then found anew, a
 and deviation, as for any image that comes in. The network stays as it was trained.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import cv2
@@ -70,11 +71,27 @@ def bias_field(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 def repeatability(before: Keypoints, after: Keypoints, distance: float) -> Tensor:
     """Which share of the keypoints ``(B, K)`` of each image has one of ``after`` within ``distance`` pixels: ``(B,)``.
 
-    NaN where there was none before. Many points are found again by chance: compare with the ``grid`` of as many.
+    NaN where there was none before. Many points are found again by chance: :func:`chance` and :func:`beyond_chance`.
     """
     apart = torch.cdist(before.xy, after.xy).masked_fill(~after.valid[:, None], torch.inf)
     again = (apart.amin(2) <= distance) & before.valid
     return again.sum(1) / before.valid.sum(1).where(before.valid.any(1), torch.nan)
+
+
+def chance(points: int, distance: float, height: int, width: int) -> float:
+    """The :func:`repeatability` to expect if there are ``points`` random places in an image, ``distance`` in pixels.
+
+    ``1 - (1 - pi distance^2 / area)^points``. Circles that the border cuts count as whole: a little too high.
+    """
+    return 1 - (1 - min(1.0, math.pi * distance**2 / (height * width))) ** points
+
+
+def beyond_chance(share: float | Tensor, by_chance: float | Tensor) -> float | Tensor:
+    """A repeatability corrected for chance: 1 where all are found again, 0 where as many as :func:`chance` says.
+
+    The correction of Cohen's (1960) kappa.
+    """
+    return (share - by_chance) / (1 - by_chance)
 
 
 def corrupted_slices(store: Store, volume: int, size: int, points: int, kind: str = "", level: float = 0.0,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kaf.keypoints import Keypoints
-from kaf.monitors import attention_entropy, background_share, feature_spread
+from kaf.monitors import FLAT, alarm_limit, attention_entropy, background_share, feature_spread
 
 
 def points_at(*places, k=4):
@@ -57,3 +57,30 @@ def test_background_share_counts_points_on_black():
     # A point beside an edge sits on it; three pixels away it does not.
     assert background_share(image, points_at((13, 15))) == 0 and background_share(image, points_at((12, 15))) == 1
     assert math.isnan(background_share(image, points_at()))
+
+
+def test_uniform_attention_is_flat_and_attention_to_half_of_the_points_is_not():
+    valid = torch.ones(1, 100, dtype=torch.bool)
+    half = torch.zeros(1, 1, 100, 100)
+    half[..., :50] = 1 / 50
+    assert attention_entropy(half, valid) < FLAT < attention_entropy(torch.full((1, 1, 100, 100), 0.01), valid)
+
+
+def test_an_alarm_limit_is_one_of_the_largest_values():
+    values = torch.arange(19.0)[torch.randperm(19, generator=torch.Generator().manual_seed(0))]
+    assert [alarm_limit(values, share) for share in (0.05, 0.1, 0.149, 0.5)] == [18.0, 17.0, 17.0, 9.0]
+    assert alarm_limit(torch.arange(9.0), 0.1) == 8.0  # .1 * 10 is 1, whatever it is in binary
+
+
+def test_new_clean_patients_sound_as_many_alarms_as_promised():
+    drawn = torch.randn(4000, 20, generator=torch.Generator().manual_seed(1)).exp()  # far from normal
+    above = [new > alarm_limit(clean, 0.1) for *_, new, clean in ((row[-1], row[:-1]) for row in drawn)]
+    assert torch.stack(above).float().mean().item() == pytest.approx(0.1, abs=0.02)
+
+
+@pytest.mark.parametrize(("values", "alarms", "message"), [
+    (torch.arange(9.0), 0.05, "9 patients allow a share of false alarms from 0.100 to 0.900, not 0.05"),
+    (torch.arange(9.0), 1.0, "not 1.0"), (torch.tensor([1.0, float("nan")]), 0.5, "finite values")])
+def test_too_few_patients_for_a_limit(values, alarms, message):
+    with pytest.raises(ValueError, match=message):
+        alarm_limit(values, alarms)

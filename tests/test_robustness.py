@@ -6,7 +6,16 @@ import torch
 
 from kaf.finetune import evaluate, make_network
 from kaf.keypoints import collate, from_arrays, pad
-from kaf.robustness import LEVELS, bias_field, corrupt, corrupted_slices, evaluate_corrupted, repeatability
+from kaf.robustness import (
+    LEVELS,
+    beyond_chance,
+    bias_field,
+    chance,
+    corrupt,
+    corrupted_slices,
+    evaluate_corrupted,
+    repeatability,
+)  # fmt: skip
 from tests.tiny import tiny_experiment
 
 TEST = ("patient003", "patient005")
@@ -69,6 +78,25 @@ def test_repeatability_is_the_share_found_again():
                      pad(from_arrays(np.array([[0.0, 0]])), 5)])
     found = repeatability(before, after, 2.0)
     assert found[0] == 0.5 and found[1].isnan()  # the padding at (0, 0) finds nothing and is not found
+
+
+@pytest.mark.parametrize("points", [1, 40, 400])
+def test_chance_is_what_random_points_give(points):
+    """In the middle of the image, where no circle is cut."""
+    rng, distance = np.random.default_rng(0), 4.0
+    middle = collate([from_arrays(rng.uniform(20, 80, (400, 2)))])
+    found = [repeatability(middle, collate([from_arrays(rng.uniform(-0.5, 99.5, (points, 2)))]), distance).item()
+             for _ in range(200)]
+    assert np.mean(found) == pytest.approx(chance(points, distance, 100, 100), abs=0.01)
+
+
+def test_chance_is_certain_where_a_circle_covers_the_image():
+    assert chance(3, 100.0, 20, 20) == 1 and chance(0, 3.0, 20, 20) == 0
+
+
+def test_beyond_chance_is_one_for_all_and_zero_for_chance():
+    assert [beyond_chance(share, 0.2) for share in (1.0, 0.2, 0.6)] == pytest.approx([1, 0, 0.5])
+    assert beyond_chance(0.0, 0.2) < 0
 
 
 def test_the_image_as_it_is_scores_as_in_the_evaluation(store):
