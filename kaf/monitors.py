@@ -9,7 +9,7 @@ from torch import Tensor
 from kaf.keypoints import Keypoints
 
 COLLAPSED = 0.1  # a feature spread below this means that all slices have nearly the same feature
-FLAT = 0.99  # an attention entropy above this: of 100 keypoints, as if 95 or more were looked at equally
+FLAT = 0.98  # an attention entropy above this: as if nine in ten of 100 keypoints were looked at equally
 DARK = 0.1  # of the range of the image: below lies air, or nothing
 REACH = 2  # a keypoint sits on structure if a brighter pixel lies within this many pixels
 

@@ -14,9 +14,13 @@ from IPython.display import HTML
 from kaf.correspondence import match_keypoints
 from kaf.evaluate import summarise
 from kaf.explorers import explore_attention, explore_keypoints, explore_labels, explore_matches, page
+from kaf.explorers.corruption import explore_corruption
+from kaf.finetune import predict_slices
 from kaf.keypoints import deduplicate, detect_sift, prepare
 from kaf.monitors import attention_entropy, background_share
+from kaf.robustness import corrupted_slices
 from tests.scenes import attention_maps, few_shot_rows, published, slices
+from tests.tiny import corruption_explorer, worse_slice
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +41,14 @@ def maps(points):
 
 
 @pytest.fixture(scope="module")
-def shown(pair, points, maps):
-    """The four explorers by their kind."""
+def shown(pair, points, maps, store):
+    """The explorers by their kind."""
     return {"keypoints": explore_keypoints(pair[0]), "attention": explore_attention(pair[0], points[0], maps),
-            "matches": explore_matches(*pair, *points), "labels": explore_labels(few_shot_rows(), published())}
+            "matches": explore_matches(*pair, *points), "labels": explore_labels(few_shot_rows(), published()),
+            "corruption": corruption_explorer(store)}
 
 
-KINDS = ("keypoints", "attention", "matches", "labels")
+KINDS = ("keypoints", "attention", "matches", "labels", "corruption")
 
 
 def read(explorer):
@@ -219,3 +224,27 @@ def test_one_patient_has_no_interval_and_origin_is_said():
 def test_rows_that_make_no_curve_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         explore_labels(change(few_shot_rows()))
+
+
+@pytest.mark.parametrize(("kind", "step"), [("blur", 0), ("noise", 1)])
+def test_worse_slices_are_those_of_kaf(shown, store, kind, step):
+    data, given = read(shown["corruption"]), worse_slice(store)
+    part = next(part for part in data["kinds"] if part["name"] == kind)
+    sample = list(corrupted_slices(store, given["volume"], 32, 12, kind, part["levels"][step]))[given["s"]]
+    frame, valid = part["frames"][step], sample.keypoints.valid
+    assert np.array_equal(unpack(frame["image"]), sample.image.numpy())
+    assert np.allclose(np.array(frame["xy"]).reshape(-1, 2), sample.keypoints.xy[valid], atol=0.06)
+    assert len(frame["old"]) == int(valid.sum()) and data["clean"]["again"] == 1 and all(data["clean"]["old"])
+    labels = predict_slices(given["networks"]["kaf_scratch"], [sample], (32, 32), (32, 32))[0]
+    for label, lines in zip(store.structures, frame["predicted"][1]["contours"], strict=True):
+        places = [np.array(line).reshape(-1, 1, 2) for line in lines]
+        filled = np.zeros((32, 32), np.uint8)  # every second contour is a hole
+        cv2.fillPoly(filled, [np.round(place).astype(int) for place in places], 1)
+        assert np.mean(filled.astype(bool) != (labels == label)) < 0.15
+
+
+def test_worse_slices_need_a_network_structures_and_equal_levels(store):
+    given = worse_slice(store)
+    for wrong in ({"networks": {}}, {"levels": {"blur": (1.0, 2.0), "noise": (0.1,)}}):
+        with pytest.raises(ValueError, match="equally many levels"):
+            explore_corruption(**given | wrong)

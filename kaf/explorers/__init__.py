@@ -10,8 +10,9 @@ How to add one: a module ``NAME.py`` here that computes the data and calls :func
 """
 
 from kaf.explorers.attention import explore_attention
+from kaf.explorers.corruption import explore_corruption
 from kaf.explorers.keypoints import explore_keypoints
 from kaf.explorers.labels import explore_labels
 from kaf.explorers.matches import explore_matches
 
-__all__ = ["explore_attention", "explore_keypoints", "explore_labels", "explore_matches"]
+__all__ = ["explore_attention", "explore_corruption", "explore_keypoints", "explore_labels", "explore_matches"]

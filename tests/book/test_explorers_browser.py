@@ -9,8 +9,9 @@ from kaf.explorers import explore_attention, explore_keypoints, explore_labels, 
 from kaf.keypoints import detect_sift, prepare
 from tests.book.browser import REQUIRED, chromium
 from tests.scenes import attention_maps, few_shot_rows, published, slices
+from tests.tiny import corruption_explorer
 
-KINDS = ("keypoints", "attention", "matches", "labels")
+KINDS = ("keypoints", "attention", "matches", "labels", "corruption")
 WIDTHS = {"page": 732, "telephone": 360}
 READABLE = 4.5  # smallest contrast of text
 
@@ -34,13 +35,13 @@ def missing(what):
 
 
 @pytest.fixture(scope="module")
-def document(tmp_path_factory):
+def document(tmp_path_factory, store):
     """A page with all explorers, the first one twice."""
     pair = slices()
     points = [prepare(detect_sift(image), 120) for image in pair]
     maps = attention_maps(points[0], ("level 0", "level 3"))
     shown = [explore_keypoints(pair[0]), explore_attention(pair[0], points[0], maps), explore_matches(*pair, *points),
-             explore_labels(few_shot_rows(), published())]  # fmt: skip
+             explore_labels(few_shot_rows(), published()), corruption_explorer(store)]  # fmt: skip
     path = tmp_path_factory.mktemp("explorers") / "page.html"
     body = "\n".join(f"<section>{html.data}</section>" for html in [*shown, shown[0]])
     path.write_text(f'<!DOCTYPE html><html><head><meta charset="utf-8"><title>x</title></head>{body}</html>')
@@ -88,7 +89,7 @@ def big(explorer):
 
 def test_all_start_also_twice_on_a_page(visit):
     page = visit()
-    assert page.locator(".kaf-explorer[data-ready]").count() == 5
+    assert page.locator(".kaf-explorer[data-ready]").count() == len(KINDS) + 1
     twins = page.locator('.kaf-explorer[data-kind="keypoints"]')
     before = said(twins.nth(1))
     twins.nth(0).locator("input").first.focus()
@@ -179,6 +180,22 @@ def test_labels_follow_boxes_structure_and_keys(visit):
     box = explorer.locator(".kx-chart").bounding_box()
     page.mouse.move(box["x"] + box["width"] - 15, box["y"] + 100)
     assert "20 labelled patients" in table.inner_text()
+
+
+def test_corruption_follows_kind_level_and_network(visit):
+    page = visit()
+    explorer = root(page, "corruption")
+    level, (kind, network) = explorer.locator('input[type="range"]'), explorer.locator("select").all()
+    level.focus()
+    page.keyboard.press("Home")
+    assert "as it is" in said(explorer) and big(explorer)[1] == "100 %" and big(explorer)[3] == "0.000"
+    page.keyboard.press("End")
+    assert level.get_attribute("aria-valuetext") == "2" and "blur 2" in said(explorer)
+    kind.select_option(label="noise")
+    assert level.get_attribute("aria-valuetext") == "0.3" and "noise 0.3" in said(explorer)
+    network.select_option(label="kaf_scratch")
+    assert "kaf_scratch has a Dice of" in said(explorer)
+    assert explorer.locator(".kx-new").get_attribute("d")
 
 
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
