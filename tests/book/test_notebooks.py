@@ -80,7 +80,8 @@ def test_nbval_compares_what_does_not_hang_on_the_last_bits_of_a_training(path):
     ("02_kaf_layer", "widgets.attention_widget"), ("04_local_ssl", "widgets.match_widget"),
     ("05_pretrain", "widgets.loss_weight_widget"),
     ("01_keypoints", "explorers.explore_keypoints"), ("02_kaf_layer", "explorers.explore_attention"),
-    ("04_local_ssl", "explorers.explore_matches"), ("06_fewshot", "explorers.explore_labels")])
+    ("04_local_ssl", "explorers.explore_matches"), ("06_fewshot", "explorers.explore_labels"),
+    ("08_robustness", "explorers.explore_corruption")])
 def test_what_can_be_touched_is_there(chapter, call):
     shown = [output for cell in checks.code(read(CHAPTERS / f"{chapter}.ipynb")) if f"{call}(" in cell.source
              for output in cell.outputs]
