@@ -28,7 +28,7 @@ from kaf.data.phantom import write_phantom
 from kaf.data.prepare import find_keypoints, to_8bit
 from kaf.data.store import StoreSettings
 from kaf.finetune import PREDICT_BATCH, to_native, z_score
-from kaf.networks import PRESETS, build_network
+from kaf.networks import build_network
 from kaf.segment import Segmenter, segment
 
 NAMES = ("UNet", "wide UNet", "KAF light", "KAF default")
@@ -38,10 +38,10 @@ SETTINGS = StoreSettings("acdc", 1.25)
 
 def make_segmenter(name: str, options: argparse.Namespace) -> Segmenter:
     """An untrained network of the benchmarks as a segmenter."""
-    network, preset = NETWORKS[name]
+    network, layers = NETWORKS[name]
     structures = get_layout("acdc").structures
     device = torch.device(options.device)
-    model = build_network(network, len(structures) + 1, options.width, PRESETS[preset]).eval().to(device)
+    model = build_network(network, len(structures) + 1, options.width, layers).eval().to(device)
     return Segmenter(model, SETTINGS, structures, options.size, options.points, device)
 
 

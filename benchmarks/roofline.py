@@ -20,12 +20,12 @@ from dataclasses import asdict, replace
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import record
 from benchmarks.growth import allocated_peak
 from benchmarks.workload import NETWORKS, Step, Workload, interleaved, random_keypoints
-from kaf.networks import PRESETS, build_network
+from kaf import usage
+from kaf.networks import build_network
 
 UNITS = {"images a second": "images/s", "share of the peak": "", "memory": "MiB", "operations a byte": "",
          "time / roofline estimate": ""}
@@ -49,13 +49,12 @@ class Traffic(TorchDispatchMode):
 
 def operations(name: str, work: Workload) -> float:
     """Operations (multiplication and addition apart) of a training step, counted on shapes alone."""
-    network, preset = NETWORKS[name]
+    network, layers = NETWORKS[name]
     one = replace(work, batch=1, device="meta")
     with torch.device("meta"):
-        model = build_network(network, work.classes, work.width, PRESETS[preset]).eval()
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(torch.empty(1, 1, work.size, work.size), random_keypoints(one))
-    return 3.0 * work.batch * counter.get_total_flops()
+        model = build_network(network, work.classes, work.width, layers).eval()
+        forward = usage.operations(model, torch.empty(1, 1, work.size, work.size), random_keypoints(one))
+    return 3.0 * work.batch * 2 * forward
 
 
 def ceilings(device: str) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """Cost of a training step: the KAF-UNets beside the UNet and the UNet of matched width.
 
-Usage: python -m benchmarks.step_cost [--group matched|light|sparse] [--size 256] [--batch 4] [--width 32]
+Usage: python -m benchmarks.step_cost [--group matched|light|alternatives|sparse] [--size 256] [--batch 4] [--width 32]
                                       [--points 300] [--rounds 3] [--record]
 
 Prints seconds of a training step (forward, backward, Adam; float32) and the peak memory of a fresh process,
@@ -8,6 +8,7 @@ each as a ratio within this run, against its target. Seconds are the best of the
 
 ``matched``  the UNet of matched width, the default layers (6 blocks), the paper's (16 blocks)
 ``light``    the UNet, the light preset (fusion projected back to C channels)
+``alternatives``  what else there is: UNet, SwinUNETR, and the layers with other mixers of the same depth
 ``sparse``   the first diffusion convolution of level 0, at the keypoints alone and over the whole map
 """
 
@@ -27,6 +28,8 @@ GROUPS = {
     "matched": (("wide UNet", None, "", ""), ("KAF default", "wide UNet", "<= 1.25", ""),
                 ("KAF paper", "wide UNet", "<= 1.5", "<= 1.6")),
     "light": (("UNet", None, "", ""), ("KAF light", "UNet", "<= 1.7", "")),
+    "alternatives": (("wide UNet", None, "", ""), *((name, "wide UNet", "", "") for name in (
+        "UNet", "SwinUNETR", "KAF default", "KAF paper's block", "KAF graph", "KAF no mixing"))),
 }
 # The authors' program, time and memory; it has no light form, so its one form stands for it against the UNet.
 ORIGINAL = {"KAF default": (1.92, 1.8), "KAF paper": (2.46, 2.95), "KAF light": (8.1, 5.4)}
@@ -43,7 +46,7 @@ def network_rows(group: str, work: Workload, rounds: int, threads: int = 0) -> l
             target = targets[0 if unit == "s" else 1]
             label = f"{what}, {name}" + (f" / {base}" if base else "")
             rows.append(record.row(label, measured[name], unit, measured[name] / measured[base] if base else None,
-                                   target, **original(name, unit)))
+                                   target, network=name, quantity=what, **original(name, unit)))
     return rows
 
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,8 +17,13 @@ from kaf.loop import make_optimiser
 from kaf.networks import PRESETS, build_network
 
 ROOT = Path(__file__).resolve().parents[1]
-NETWORKS = {"UNet": ("unet", "default"), "wide UNet": ("wide_unet", "default"), "KAF default": ("kaf_unet", "default"),
-            "KAF paper": ("kaf_unet", "paper"), "KAF light": ("kaf_unet", "light")}
+DEFAULT = PRESETS["default"]
+NETWORKS = {"UNet": ("unet", DEFAULT), "wide UNet": ("wide_unet", DEFAULT), "SwinUNETR": ("swin_unetr", DEFAULT),
+            "KAF default": ("kaf_unet", DEFAULT), "KAF light": ("kaf_unet", PRESETS["light"]),
+            "KAF paper": ("kaf_unet", PRESETS["paper"]),  # deeper, too, than the default with its block
+            "KAF paper's block": ("kaf_unet", replace(DEFAULT, mixer="paper")),
+            "KAF graph": ("kaf_unet", replace(DEFAULT, mixer="graph")),
+            "KAF no mixing": ("kaf_unet", replace(DEFAULT, mixer="none"))}
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,9 @@ class Step:
     """Forward, cross-entropy, backward and an Adam step of one network, as :func:`kaf.loop.fit` takes them."""
 
     def __init__(self, name: str, work: Workload):
-        network, preset = NETWORKS[name]
+        network, layers = NETWORKS[name]
         torch.manual_seed(0)
-        model = build_network(network, work.classes, work.width, PRESETS[preset]).to(work.device)
+        model = build_network(network, work.classes, work.width, layers).to(work.device)
         self.model = model.to(memory_format=torch.channels_last).train()
         self.optimiser = make_optimiser(self.model, OptimConfig(1, work.batch, name="adam"))
         self.image = torch.randn(work.batch, 1, work.size, work.size, device=work.device)

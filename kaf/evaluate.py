@@ -189,6 +189,18 @@ def holm(p: np.ndarray) -> np.ndarray:
     return result
 
 
+def pareto_front(cost: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """Which of n pairs no other one beats, being at most as costly and at least as good, and better in one: bool (n,).
+
+    Raises ``ValueError`` for NaN, which cannot be ordered.
+    """
+    cost, gain = np.asarray(cost, float), np.asarray(gain, float)
+    if np.isnan(cost).any() or np.isnan(gain).any():
+        raise ValueError("costs and gains must be numbers; leave out what was not measured")
+    as_good = (cost[:, None] <= cost) & (gain[:, None] >= gain)  # [i, j]: i is as good as j in both
+    return ~(as_good & ~as_good.T).any(0)
+
+
 def _check_comparable(rows: pd.DataFrame, methods: Sequence[str], reference: str, column: str) -> None:
     """Raise ``ValueError`` unless all methods were scored on the same things under the same conditions."""
     for condition in (c for c in ("dataset", "protocol", "m") if c in rows):

@@ -13,6 +13,7 @@ from kaf.evaluate import (
     bootstrap_interval,
     compare,
     holm,
+    pareto_front,
     per_patient,
     pooled_dice,
     score_volume,
@@ -223,3 +224,12 @@ def test_unequal_comparisons_are_refused():
         compare(pd.concat([rows.assign(pretraining="none"), both.assign(pretraining="pcl")]), ["KAF"], "UNet")
     with pytest.raises(ValueError, match="two patients"):
         compare(rows[rows.patient == "patient000"], ["KAF"], "UNet")
+
+
+def test_pareto_front_keeps_what_nothing_beats():
+    cost, gain = np.array([1.0, 2, 3, 4, 2]), np.array([0.5, 0.7, 0.6, 0.9, 0.7])
+    assert pareto_front(cost, gain).tolist() == [True, True, False, True, True]  # twins do not beat each other
+    assert pareto_front(cost[::-1], gain[::-1]).tolist() == [True, True, False, True, True]
+    assert pareto_front(np.array([1.0, 1.0]), np.array([0.5, 0.6])).tolist() == [False, True]  # equally costly
+    with pytest.raises(ValueError, match="not measured"):
+        pareto_front(np.array([1.0, np.nan]), np.ones(2))

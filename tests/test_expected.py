@@ -29,11 +29,16 @@ def test_pretraining_helps_in_the_paper_on_both_data_sets():
         assert paper["KAF pretrained", m] > paper["KAF from scratch", m] > paper["UNet", m]
 
 
+def test_the_papers_comparison_with_transformers():
+    paper = read_paper("synapse").set_index("method")["dice"]
+    assert paper["UNet"] < paper["SwinUNETR"] < paper["KAF from scratch"] < paper["KAF pretrained"] == 0.322
+
+
 def test_ablations_are_apart_from_the_main_results():
     assert read_paper("acdc", "ablation: L_global")["dice"].tolist() == [0.865]
     assert (read_paper("acdc")["setting"] == "").all()
-    with pytest.raises(ValueError, match="no values for dataset 'synapse'"):
-        read_paper("synapse")
+    with pytest.raises(ValueError, match="no values for dataset 'hvsmr'"):
+        read_paper("hvsmr")
 
 
 def test_missing_files_are_named(tmp_path):

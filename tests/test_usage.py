@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kaf.usage import Clock, peak_memory_mb
+from kaf.mixers import Attention
+from kaf.usage import Clock, operations, peak_memory_mb
 
 RESET = """
 import torch
@@ -19,6 +20,19 @@ del block
 reset_peak_memory()
 print(before, peak_memory_mb())
 """
+
+
+def test_operations_are_counted_attention_included():
+    with torch.device("meta"):
+        tokens, valid = torch.empty(2, 5, 8), torch.empty(2, 5, dtype=torch.bool)
+        linear, attention = torch.nn.Linear(8, 3), Attention(8, 2)
+    assert operations(linear, tokens) == 2 * 5 * 8 * 3
+    assert operations(attention, tokens, tokens, valid) == 2 * (4 * 5 * 8 * 8 + 2 * 5 * 5 * 8)
+
+
+def test_operations_are_not_counted_where_some_would_be_overlooked():
+    with pytest.raises(ValueError, match="device 'meta', the input lies on cpu"):
+        operations(torch.nn.Linear(8, 3), torch.zeros(1, 8))
 
 
 def test_memory_and_time_are_measured():
