@@ -4,7 +4,8 @@ Usage: python -m benchmarks.step_cost [--group matched|light|alternatives|sparse
                                       [--points 300] [--rounds 3] [--record]
 
 Prints seconds of a training step (forward, backward, Adam; float32) and the peak memory of a fresh process,
-each as a ratio within this run, against its target. Seconds are the best of the rounds; the networks take turns.
+each as a ratio within this run, against its target. Seconds are the best of the rounds; the networks take turns. With
+one thread they are seconds of the processor, so that a machine with other work to do measures them, too.
 
 ``matched``  the UNet of matched width, the default layers (6 blocks), the paper's (16 blocks)
 ``light``    the UNet, the light preset (fusion projected back to C channels)
@@ -13,6 +14,7 @@ each as a ratio within this run, against its target. Seconds are the best of the
 """
 
 import argparse
+import time
 from dataclasses import asdict
 
 import torch
@@ -38,7 +40,8 @@ ORIGINAL = {"KAF default": (1.92, 1.8), "KAF paper": (2.46, 2.95), "KAF light": 
 def network_rows(group: str, work: Workload, rounds: int, threads: int = 0) -> list[dict]:
     """Time and memory of the networks of a group."""
     names = [name for name, *_ in GROUPS[group]]
-    seconds = {n: min(times) for n, times in interleaved({n: Step(n, work) for n in names}, rounds).items()}
+    clock = time.process_time if threads == 1 else time.perf_counter
+    seconds = {n: min(times) for n, times in interleaved({n: Step(n, work) for n in names}, rounds, clock).items()}
     memory = {n: step_memory(n, work, threads=threads) for n in names}
     rows = []
     for measured, unit, what in ((seconds, "s", "training step"), (memory, "MiB", "peak memory")):

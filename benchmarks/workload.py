@@ -74,19 +74,21 @@ def settle() -> None:
         torch.cuda.synchronize()
 
 
-def interleaved(steps: Mapping[Hashable, Callable[[], object]], rounds: int) -> dict[Hashable, list[float]]:
+def interleaved(steps: Mapping[Hashable, Callable[[], object]], rounds: int,
+                clock: Callable[[], float] = time.perf_counter) -> dict[Hashable, list[float]]:
     """Seconds of every step in every round: in turn, so that a slow moment of the machine meets all of them.
 
-    One more round comes first and is not counted.
+    One more round comes first and is not counted. ``clock`` is that on the wall; ``time.process_time`` is less
+    disturbed by other programs, but adds up the threads.
     """
     seconds = {name: [] for name in steps}
     for _ in range(rounds + 1):
         for name, step in steps.items():
             settle()
-            start = time.perf_counter()
+            start = clock()
             step()
             settle()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return {name: times[1:] for name, times in seconds.items()}
 
 

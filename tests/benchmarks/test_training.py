@@ -1,6 +1,7 @@
 """The training benchmarks run at tiny sizes. What they measure depends on the machine and is not tested."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -31,6 +32,11 @@ def test_networks_take_turns():
     order = []
     seconds = interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2)
     assert order == ["a", "b"] * 3 and {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_time_of_the_processor_does_not_count_waiting():
+    seconds = interleaved({"waits": lambda: time.sleep(0.05)}, 1, time.process_time)
+    assert seconds["waits"][0] < 0.04 < interleaved({"waits": lambda: time.sleep(0.05)}, 1)["waits"][0]
 
 
 def test_memory_is_that_of_a_process_of_its_own():
