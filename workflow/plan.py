@@ -113,7 +113,8 @@ def evidence(name: str, records: str | Path = FOLDER, file: str | Path = FILE) -
         lines = recorded([record])
         lines = lines[lines["key"].isin(list(settings)) & (lines["levels"].astype(bool) == bool(plan.levels))]
         rows = record.rows[record.rows["run"].isin(lines["run"])]
-        tables.append(rows.assign(setting=rows["run"].map(lines.set_index("run")["key"].map(settings))))
+        if len(rows):  # a record of another kind has columns of its own
+            tables.append(rows.assign(setting=rows["run"].map(lines.set_index("run")["key"].map(settings))))
     found = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*OF_RUN, "group"])
     key = [c for c in ("run", "patient", "frame", "structure", "corruption", "level") if c in found]
     return found.drop_duplicates(key, ignore_index=True)

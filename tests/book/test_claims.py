@@ -85,6 +85,7 @@ def test_corruption_is_told_by_what_is_lost_and_by_its_keypoints(tmp_path):
         tables = [clean.rows.assign(corruption=kind, level=float(level), **(bad if kind else good))
                   for kind, values in {"": [0.0], **levels}.items() for level in values]
         write_record(Record(pd.concat(tables, ignore_index=True)[CORRUPTED], clean.runs), "corruption", tmp_path)
+        write_record(clean, "others", tmp_path)  # of frames and structures, which corrupted images have none of
     text = "\n".join(claims.section(ENTRIES["C3"], tmp_path))
     facts = "Share of keypoints found again: as it is 1.00, blur 3: 0.40, noise 0.3: 0.40."
     assert f"**Worse.** {claims.ONE_TRAINING} {facts}" in text
