@@ -81,7 +81,8 @@ def keypoints_under(kinds: tuple[str, ...], column: str, words: str) -> Callable
         for kind in kinds:
             some = rows[rows["corruption"] == kind]
             level = list(dict.fromkeys(some["level"]))[-1]
-            parts.append(f"{kind} {level:g}: {some.loc[some['level'] == level, column].mean():.2f}")
+            mean = some.loc[some["level"] == level, column].mean()
+            parts.append(f"{kind} {level:g}: " + ("no keypoints" if pd.isna(mean) else f"{mean:.2f}"))
         return f"{words}: as it is {rows.loc[rows['corruption'] == '', column].mean():.2f}, {', '.join(parts)}."
 
     return finding

@@ -82,7 +82,8 @@ def test_corruption_is_told_by_what_is_lost_and_by_its_keypoints(tmp_path):
         lost = (0.1 if job.method == "unet" else 0.3) + 0.01 * rng.standard_normal(16)
         good = {"points": 99.0, "repeatability": 1.0, "on_background": 0.1, "entropy": 0.9}
         bad = {**good, "repeatability": 0.4, "on_background": 0.5, "dice": clean.rows["dice"] - lost}
-        tables = [clean.rows.assign(corruption=kind, level=float(level), **(bad if kind else good))
+        none = {"bias": {"on_background": np.nan}}
+        tables = [clean.rows.assign(corruption=kind, level=float(level), **(bad | none.get(kind, {}) if kind else good))
                   for kind, values in {"": [0.0], **levels}.items() for level in values]
         write_record(Record(pd.concat(tables, ignore_index=True)[CORRUPTED], clean.runs), "corruption", tmp_path)
         write_record(clean, "others", tmp_path)  # of frames and structures, which corrupted images have none of
@@ -90,7 +91,8 @@ def test_corruption_is_told_by_what_is_lost_and_by_its_keypoints(tmp_path):
     facts = "Share of keypoints found again: as it is 1.00, blur 3: 0.40, noise 0.3: 0.40."
     assert f"**Worse.** {claims.ONE_TRAINING} {facts}" in text
     assert text.count("| worse |") == len(levels)
-    assert "as it is 0.10, blur 3: 0.50" in "\n".join(claims.section(ENTRIES["F1"], tmp_path))
+    text = "\n".join(claims.section(ENTRIES["F1"], tmp_path))
+    assert "as it is 0.10, blur 3: 0.50" in text and "bias 1: no keypoints." in text
 
 
 def test_one_verdict_in_words():
