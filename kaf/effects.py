@@ -1,10 +1,9 @@
-"""What changes of a method do: a table and a figure of paired comparisons (chapters 7 to 9)."""
+"""What changes of a method do: a figure of paired comparisons (chapters 7 to 9)."""
 
 from collections.abc import Sequence
 from itertools import groupby
 
 import matplotlib.pyplot as plt
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -14,18 +13,6 @@ from kaf.verdicts import Comparison
 
 LOOKS = dict(zip(("better", "worse", "no difference shown"), zip(ON_WHITE, MARKERS, strict=True), strict=False))
 LINE, MARGIN = 0.27, 0.75  # inches of a line, and of what each panel has besides
-
-
-def effects_table(found: Sequence[Comparison]) -> pd.DataFrame:
-    """Comparisons as a table: difference in Dice with its 95 % interval, corrected p value, verdict.
-
-    Raises ``ValueError`` without any.
-    """
-    _check(found)
-    return pd.DataFrame([{
-        "changed": short(c), "against": c.reference, "where": c.where, "patients": c.patients, "runs": c.runs,
-        "difference": f"{c.difference:+.3f}", "95 % interval": f"{c.low:+.3f} to {c.high:+.3f}",
-        "p (Holm)": f"{c.p:.1e}" if c.p < 0.001 else f"{c.p:.3f}", "verdict": c.verdict} for c in found])
 
 
 def short(c: Comparison) -> str:
@@ -41,7 +28,8 @@ def forest_figure(found: Sequence[Comparison], noise: float = float("nan")) -> F
     one setting (:func:`kaf.verdicts.run_noise`): within the grey band lie 95 % of the differences that luck alone makes
     of single runs. Raises ``ValueError`` without any comparison.
     """
-    _check(found)
+    if not found:
+        raise ValueError("there is no comparison to show; are these settings recorded?")
     groups = [(key, list(lines)) for key, lines in groupby(found, key=lambda c: (c.reference, c.where))]
     heights = [len(lines) * LINE + MARGIN for _, lines in groups]
     figure, axes = plt.subplots(len(groups), 1, figsize=(WIDTH, sum(heights) + 0.3), dpi=DPI, layout="constrained",
@@ -72,8 +60,3 @@ def _lines(ax: Axes, lines: Sequence[Comparison]) -> None:
 
 def _filling(verdict: str, colour: str) -> str:
     return "white" if verdict == "no difference shown" else colour
-
-
-def _check(found: Sequence[Comparison]) -> None:
-    if not found:
-        raise ValueError("there is no comparison to show; are these settings recorded?")

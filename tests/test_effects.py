@@ -1,11 +1,11 @@
-"""What the table and the figure of comparisons say, read back."""
+"""What the figure of comparisons says, read back."""
 
 from dataclasses import replace
 
 import pytest
 from matplotlib.colors import to_hex
 
-from kaf.effects import LOOKS, effects_table, forest_figure, short
+from kaf.effects import LOOKS, forest_figure, short
 from kaf.verdicts import Comparison
 
 BETTER = Comparison("KAF: level 1", "KAF", "acdc, scale smoke, M = 6", 16, 1, 0.02, 0.01, 0.04, 0.0004)
@@ -15,14 +15,6 @@ OTHER = replace(NOTHING, reference="UNet")
 
 def lines_of(ax):
     return [container.lines[0] for container in ax.containers]
-
-
-def test_table_says_difference_interval_p_and_verdict():
-    table = effects_table([BETTER, NOTHING])
-    assert table["changed"].tolist() == ["level 1", "level 2"] and table["p (Holm)"].tolist() == ["4.0e-04", "0.500"]
-    assert table["difference"].tolist() == ["+0.020", "-0.010"]
-    assert table["95 % interval"].iloc[0] == "+0.010 to +0.040"
-    assert table["verdict"].tolist() == ["better", "no difference shown"]
 
 
 def test_a_label_keeps_its_method_beside_another_one():
@@ -54,7 +46,6 @@ def test_the_band_is_what_luck_makes_of_two_single_runs():
     assert (band.get_x(), band.get_width()) == pytest.approx((-0.0277, 0.0554), abs=1e-4)
 
 
-@pytest.mark.parametrize("show", [effects_table, forest_figure])
-def test_nothing_to_show_is_told(show):
+def test_nothing_to_show_is_told():
     with pytest.raises(ValueError, match="are these settings recorded"):
-        show([])
+        forest_figure([])
