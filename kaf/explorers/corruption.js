@@ -21,10 +21,10 @@ function start(root, data) {
   const fresh = path(svg, { class: "kx-new", stroke: "#F0E442", "stroke-width": 1.6 });
   legend(main, [
     ...data.structures.map((name, i) => [name, "M-9 0H9", { stroke: colour(i), "stroke-width": 3 }]),
-    ["truth", "M-9 0H9", { class: "kx-truth", style: "stroke: var(--kx-text)", "stroke-width": 1.4 }],
-    ["prediction", "M-9 0H9", { style: "stroke: var(--kx-text)", "stroke-width": 2.6, "stroke-dasharray": "6 4" }],
+    ["truth", "M-9 0H9", { stroke: "#FFFFFF", "stroke-width": 1.4 }],
+    ["prediction", "M-9 0H9", { stroke: "#FFFFFF", "stroke-width": 2.6, "stroke-dasharray": "6 4" }],
     ["keypoint that was there before", circle(0, 0, 4), { fill: "#FFFFFF", stroke: "#000" }],
-    ["new keypoint", cross(0, 0, 4), { stroke: "#B8A200", "stroke-width": 2, fill: "none" }],
+    ["new keypoint", cross(0, 0, 4), { stroke: "#F0E442", "stroke-width": 2, fill: "none" }],
   ]);
 
   const numbers = figures(side, ["keypoints", "found again", "Dice of the slice", "Dice lost"]);
