@@ -92,7 +92,9 @@ def test_an_unknown_grid_is_told(tmp_path, file):
 
 def test_the_committed_records_are_known_by_the_names_of_jobs():
     found = recorded(read_records(FOLDER))
-    assert len(found) >= 8 and (found["seconds"] > 0).all() and found["key"].is_unique
+    assert len(found) >= 8 and (found["seconds"] > 0).all()
+    # A job stands in one record, and once more where its network was given corrupted images.
+    assert not found.assign(corrupted=found["levels"].astype(bool)).duplicated(["key", "corrupted"]).any()
 
 
 def corrupted(job, levels):
