@@ -82,7 +82,8 @@ def test_noise_is_the_spread_of_runs_that_differ_in_their_seed_alone():
         return rows("KAF", setting, shift=shift, spread=0.0).assign(**{"seed": seed, **changes})
 
     tables = [run("", 0, 0.00), run("", 1, 0.02), run("level 1", 0, 0.10), run("level 1", 1, 0.16),
-              run("level 1", 2, 0.13), run("level 2", 0, 0.5), run("", 0, 0.9, draw=1), run("", 0, 0.7, m=6)]  # alone: they say nothing
+              run("level 1", 2, 0.13),
+              run("level 2", 0, 0.5), run("", 0, 0.9, draw=1), run("", 0, 0.7, m=6)]  # alone: they say nothing
     pooled = ((0.01**2 * 2 + 0.03**2 * 2) / (1 + 2)) ** 0.5  # squares of the distances from the means; 1 and 2 free
     assert run_noise(pd.concat(tables)) == pytest.approx(pooled)
     assert np.isnan(run_noise(rows()))
