@@ -56,7 +56,7 @@ class Entry:
 @cache
 def evidence(grid: str, records: Path) -> pd.DataFrame:
     """The recorded rows of a grid (:func:`workflow.plan.evidence`), read once."""
-    return plan.evidence(grid, records)
+    return plan.evidence(grid, records).rows
 
 
 def settings(method: str, *names: str) -> tuple[str, ...]:

@@ -48,12 +48,15 @@ def make_fabric(device: str = "auto", devices: int = 1, num_nodes: int = 1, prec
 
 
 def _precision(device: str, precision: str) -> Precision:
+    if precision == "32":
+        return Precision()
     on = Fabric(accelerator=device, devices=1).device.type
     if precision == "auto":
+        if on != "cuda":
+            return Precision()
         # An older GPU, such as the T4, only emulates bfloat16: slower than float32, and without convolutions of cuDNN.
-        on_gpu = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-        precision = on_gpu if on == "cuda" else "32"
-    return Precision() if precision == "32" else Autocast(MIXED[precision], on)
+        precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return Autocast(MIXED[precision], on)
 
 
 class Autocast(MixedPrecision):

@@ -1,9 +1,13 @@
-"""What explorers and widgets show in tests: two similar slices, attention maps, rows of few-shot results."""
+"""What explorers and widgets show in tests: two similar slices, attention maps, few-shot results, worse slices."""
 
 import cv2
 import numpy as np
 import pandas as pd
 import torch
+
+from kaf.explorers import explore_corruption
+from kaf.finetune import make_network
+from tests.tiny import tiny_experiment
 
 
 def slices(height=90, width=100):
@@ -46,3 +50,19 @@ def published():
         {"dataset": "acdc", "method": "KAF", "m": 2, "dice": 0.741, "sd": 0.034, "setting": ""},
         {"dataset": "acdc", "method": "KAF", "m": 6, "dice": 0.873, "sd": None, "setting": ""},
         {"dataset": "acdc", "method": "KAF", "m": 6, "dice": 0.824, "sd": None, "setting": "depth 6"}])
+
+
+def worse_slice(store) -> dict:
+    """What the explorer of corruptions is called with: two untrained networks and a slice with structures."""
+    experiment = tiny_experiment()
+    torch.manual_seed(0)
+    networks = {name: make_network(experiment, store, name).eval() for name in ("unet", "kaf_scratch")}
+    volume = store.select(labelled=True)[0]
+    sizes = [int((store.sample(volume, s, 32, 12).label > 0).sum()) for s in range(store.volumes[volume].shape[0])]
+    return {"networks": networks, "store": store, "volume": volume, "s": sizes.index(max(sizes)),
+            "experiment": experiment, "levels": {"blur": (1.0, 2.0), "noise": (0.1, 0.3)}}
+
+
+def corruption_explorer(store):
+    """The explorer of :func:`worse_slice`."""
+    return explore_corruption(**worse_slice(store))

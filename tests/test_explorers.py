@@ -19,8 +19,7 @@ from kaf.finetune import predict_slices
 from kaf.keypoints import deduplicate, detect_sift, prepare
 from kaf.monitors import attention_entropy, background_share
 from kaf.robustness import corrupted_slices
-from tests.scenes import attention_maps, few_shot_rows, published, slices
-from tests.tiny import corruption_explorer, worse_slice
+from tests.scenes import attention_maps, corruption_explorer, few_shot_rows, published, slices, worse_slice
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,6 @@ import signal
 import torch
 
 from kaf.config import Experiment, resolve
-from kaf.explorers import explore_corruption
-from kaf.finetune import make_network
 from kaf.networks import KAFConfig
 
 LAYERS = KAFConfig(dim=8, depth=1, hidden=4)
@@ -18,22 +16,6 @@ def tiny_experiment(**changes) -> Experiment:
     steps = {f"{part}__optim__{name}": value for part in ("pretrain", "finetune")
              for name, value in (("steps", 4), ("batch", 2))}
     return resolve("smoke", "acdc").changed(**{**small, **steps, **changes})
-
-
-def worse_slice(store) -> dict:
-    """What the explorer of corruptions is called with: two untrained networks and a slice with structures."""
-    experiment = tiny_experiment()
-    torch.manual_seed(0)
-    networks = {name: make_network(experiment, store, name).eval() for name in ("unet", "kaf_scratch")}
-    volume = store.select(labelled=True)[0]
-    sizes = [int((store.sample(volume, s, 32, 12).label > 0).sum()) for s in range(store.volumes[volume].shape[0])]
-    return {"networks": networks, "store": store, "volume": volume, "s": sizes.index(max(sizes)),
-            "experiment": experiment, "levels": {"blur": (1.0, 2.0), "noise": (0.1, 0.3)}}
-
-
-def corruption_explorer(store):
-    """The explorer of :func:`worse_slice`."""
-    return explore_corruption(**worse_slice(store))
 
 
 def interrupting(loss_class, at: int, how: str):

@@ -63,7 +63,8 @@ class Plan:
         check_choice("grid", name, grids)
         self.name, self.jobs = name, expand(grids[name])
         self.levels = grids[name].get("levels", {})  # of corruption, where the grid is about it
-        self.known = recorded(read_records(records))
+        self.records = read_records(records)
+        self.known = recorded(self.records)
         wanted = {(kind, float(level)) for kind, levels in self.levels.items() for level in levels}
         same_kind = self.known[self.known["levels"].astype(bool) == bool(wanted)]
         done = {line.key for line in same_kind.itertuples() if line.levels >= wanted}
@@ -102,29 +103,23 @@ class Plan:
         return f"{text}; {known}"
 
 
-def evidence(name: str, records: str | Path = FOLDER, file: str | Path = FILE) -> pd.DataFrame:
-    """The recorded rows of a grid's jobs, each under the name of its setting in the grid.
+def evidence(name: str, records: str | Path = FOLDER, file: str | Path = FILE) -> Record:
+    """The recorded rows of a grid's jobs, each under the name of its setting in the grid, and their runs.
 
     Rows of another configuration than the library resolves today are left out: they are no evidence about it.
     """
-    plan, tables = Plan(name, records, file), []
+    plan, tables, runs = Plan(name, records, file), [], {}
     settings = {job.key: job.setting for job in plan.jobs}
-    for record in read_records(records):
+    for record in plan.records:
         lines = recorded([record])
         lines = lines[lines["key"].isin(list(settings)) & (lines["levels"].astype(bool) == bool(plan.levels))]
         rows = record.rows[record.rows["run"].isin(lines["run"])]
         if len(rows):  # a record of another kind has columns of its own
             tables.append(rows.assign(setting=rows["run"].map(lines.set_index("run")["key"].map(settings))))
+            runs |= {run: record.runs[run] for run in rows["run"].unique()}
     found = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*OF_RUN, "group"])
     key = [c for c in ("run", "patient", "frame", "structure", "corruption", "level") if c in found]
-    return found.drop_duplicates(key, ignore_index=True)
-
-
-def evidence_record(name: str, records: str | Path = FOLDER, file: str | Path = FILE) -> Record:
-    """:func:`evidence` with the provenance of its runs, whatever record holds them; empty where nothing is recorded."""
-    rows = evidence(name, records, file)
-    known = {run: facts for record in read_records(records) for run, facts in record.runs.items()}
-    return Record(rows, {run: known[run] for run in rows["run"].unique()})
+    return Record(found.drop_duplicates(key, ignore_index=True), runs)
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Keypoints and predictions of a slice that is made worse, by kind and level of the corruption (chapter 8)."""
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -33,10 +34,14 @@ def explore_corruption(networks: Mapping[str, nn.Module], store: Store, volume: 
         raise ValueError("a network, a slice with structures and equally many levels of each corruption are needed, "
                          f"got {len(networks)} networks, labels {np.unique(truth)} and {dict(levels)}")
     radius = FOUND_AGAIN_MM / store.volumes[volume].spacing_mm[1]
-    before = list(corrupted_slices(store, volume, size, points))[s]
+
+    def seen(kind: str = "", level: float = 0.0) -> SliceSample:  # no slice behind it is looked at
+        return next(islice(corrupted_slices(store, volume, size, points, kind, level), s, None))
+
+    before = seen()
 
     def frame(kind: str = "", level: float = 0.0) -> dict:
-        after = list(corrupted_slices(store, volume, size, points, kind, level))[s]
+        after = seen(kind, level)
         return _keypoints(before, after, radius) | {"predicted": [
             _prediction(network, after, truth, list(store.structures)) for network in networks.values()]}
 

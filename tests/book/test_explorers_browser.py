@@ -8,8 +8,7 @@ import pytest
 from kaf.explorers import explore_attention, explore_keypoints, explore_labels, explore_matches
 from kaf.keypoints import detect_sift, prepare
 from tests.book.browser import REQUIRED, chromium
-from tests.scenes import attention_maps, few_shot_rows, published, slices
-from tests.tiny import corruption_explorer
+from tests.scenes import attention_maps, corruption_explorer, few_shot_rows, published, slices
 
 KINDS = ("keypoints", "attention", "matches", "labels", "corruption")
 WIDTHS = {"page": 732, "telephone": 360}

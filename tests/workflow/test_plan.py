@@ -9,7 +9,7 @@ from kaf.finetune import METHODS
 from kaf.records import CORRUPTED, FOLDER, Record, read_records, write_record
 from kaf.study import PROTOCOLS, configurations
 from workflow.grids import expand
-from workflow.plan import Plan, evidence, evidence_record, recorded
+from workflow.plan import Plan, evidence, recorded
 
 GRID = {"small": {"runs": [{"methods": ["unet", "wide_unet", "kaf_pretrained"], "m": [1]}]}}
 CHAINS = {"runs": [{"methods": ["unet_selftrained", "kaf_selftrained"], "m": [1]}]}
@@ -114,7 +114,7 @@ def test_a_corrupted_network_is_done_where_all_levels_are_recorded(tmp_path, fil
     assert job in Plan("worse", tmp_path, file).missing
     write_record(corrupted(job, {"blur": [1.0, 2.0]}), "worse", tmp_path)
     assert job not in Plan("worse", tmp_path, file).missing and len(Plan("worse", tmp_path, file).missing) == 2
-    assert len(evidence("worse", tmp_path, file)) == 3 and len(evidence("small", tmp_path, file)) == 1
+    assert [len(evidence(name, tmp_path, file).rows) for name in ("worse", "small")] == [3, 1]
 
 
 def test_evidence_has_the_settings_of_the_grid_and_todays_configuration_only(tmp_path, file):
@@ -125,14 +125,14 @@ def test_evidence_has_the_settings_of_the_grid_and_todays_configuration_only(tmp
     write_record(record_of(replace(changed, setting="as it was called before")), "a", tmp_path)
     write_record(record_of(replace(plain, changes=(("width", 9),), fold=1)), "a", tmp_path)
     write_record(record_of(plain), "b", tmp_path)
-    assert evidence("some", tmp_path, file)["setting"].tolist() == ["", "one level"]
+    assert evidence("some", tmp_path, file).rows["setting"].tolist() == ["", "one level"]
 
 
 def test_evidence_brings_its_provenance_from_whatever_record_holds_it(tmp_path, file):
-    assert evidence_record("small", tmp_path, file).rows.empty
+    assert evidence("small", tmp_path, file).rows.empty
     jobs = expand(GRID["small"])
     for job, name in zip(jobs, ("one", "one", "other"), strict=True):
         write_record(record_of(job, seconds=1.0 + len(name)), name, tmp_path)
-    found = evidence_record("small", tmp_path, file)
-    assert found.rows.equals(evidence("small", tmp_path, file)) and set(found.runs) == set(found.rows["run"])
+    found = evidence("small", tmp_path, file)
+    assert len(found.runs) == 3 and set(found.runs) == set(found.rows["run"])
     assert found.runs[f"run-{jobs[2].key}"]["provenance"]["seconds"] == 6.0
