@@ -4,176 +4,21 @@ Every entry is a claim or a question with the comparisons that bear on it. They 
 the configuration that the library resolves today: without such runs an entry is open. Verdicts follow from the numbers.
 """
 
-import json
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, for book/ and workflow/
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, for workflow/
-
+from book.dress import BOOK, CHAPTERS
+from book.entries import PARTS, Entry, evidence
 from kaf.files import replacing
-from kaf.monitors import COLLAPSED
 from kaf.records import FOLDER
-from kaf.report import read_numbers
-from kaf.verdicts import Comparison, comparisons, corrected, labelled, lost_dice, overall
-from workflow import plan
+from kaf.verdicts import Comparison, comparisons, corrected, lost_dice, overall
 
-CHAPTERS = Path(__file__).parent / "chapters"
-PAGE = Path(__file__).parent / "appendix" / "claims.md"
-SCRATCH, PRETRAINED, UNET, WIDE, SWIN = "KAF from scratch", "KAF pretrained", "UNet", "wide UNet", "SwinUNETR"
-OTHERS = ("Rotation", "SimCLR", "GCL", "PCL")
+PAGE = BOOK / "appendix" / "claims.md"
 ONE_TRAINING = "Each side is a single training, whose luck is part of the difference."
 OPEN = "Open: nothing is recorded under today's configuration."
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Labels against a reference in the recorded runs of a grid; ``hardest``: what corruption costs them."""
-
-    grid: str
-    labels: tuple[str, ...]
-    reference: str
-    hardest: bool = False
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One entry of the page."""
-
-    key: str
-    text: str
-    trials: tuple[Trial, ...] = ()
-    chapter: str = ""  # where it is shown, with its figure
-    claim: str = ""  # "better" or "worse", where the comparisons of a claim say so if it holds; empty for a question
-    by_group: bool = False  # once for each group of patients
-    facts: Callable[[Path], str] | None = None  # further findings in words, of the folder of records; empty: none
-
-
-@cache
-def evidence(grid: str, records: Path) -> pd.DataFrame:
-    """The recorded rows of a grid (:func:`workflow.plan.evidence`), read once."""
-    return plan.evidence(grid, records).rows
-
-
-def settings(method: str, *names: str) -> tuple[str, ...]:
-    """Labels of a method under some settings."""
-    return tuple(f"{method}: {name}" for name in names)
-
-
-def both(grid: str, *names: str) -> tuple[Trial, ...]:
-    """The same settings of KAF from scratch and pretrained, each against itself as it is."""
-    return tuple(Trial(grid, settings(method, *names), method) for method in (SCRATCH, PRETRAINED))
-
-
-def keypoints_under(kinds: tuple[str, ...], column: str, words: str) -> Callable[[Path], str]:
-    """A finding: the mean of a column on the images as they are and under each corruption at its hardest."""
-
-    def finding(records: Path) -> str:
-        rows = evidence("corruption", records)
-        rows = labelled(rows)[lambda table: table["label"] == SCRATCH] if len(rows) else rows
-        if rows.empty:
-            return ""
-        parts = []
-        for kind in kinds:
-            some = rows[rows["corruption"] == kind]
-            level = list(dict.fromkeys(some["level"]))[-1]
-            mean = some.loc[some["level"] == level, column].mean()
-            parts.append(f"{kind} {level:g}: " + ("no keypoints" if pd.isna(mean) else f"{mean:.2f}"))
-        return f"{words}: as it is {rows.loc[rows['corruption'] == '', column].mean():.2f}, {', '.join(parts)}."
-
-    return finding
-
-
-def collapse(_: Path) -> str:
-    """What chapter 5 shows of a pretraining that collapses; its last digits differ between machines."""
-    numbers = read_numbers(json.loads((CHAPTERS / "05_pretrain.ipynb").read_text()))
-    flat, spread = (numbers[f"spread_rate_{rate}"] < COLLAPSED for rate in (100, 2))
-    return (f"The monitor warns where features spread by less than {COLLAPSED:g}. Pretrained at a rate of .1 they "
-            f"{'do' if flat else 'do not'}, at .002 they {'do' if spread else 'do not'}.")
-
-
-POINTS = tuple(f"{count} points" for count in (12, 25, 50, 100, 200, 500))
-CORRUPTIONS = ("blur", "noise", "contrast", "bias")
-PARTS = {
-    "Mechanisms": (
-        Entry("M1", "The layer brings long-range dependence into a convolutional network: keypoints that do not see "
-              "each other are worse", both("mixers", "no mixing"), "02_kaf_layer", "worse"),
-        Entry("M2", "Global and local pretraining is a better start under few labels: others are worse",
-              (Trial("fewshot", (SCRATCH, *OTHERS), PRETRAINED),), "06_fewshot", "worse"),
-        Entry("M3", "The layer helps without pretraining too, most when labels are fewest; also beside a UNet of the "
-              "same widths", (Trial("fewshot", (SCRATCH,), UNET), Trial("fewshot", (SCRATCH,), WIDE)), "06_fewshot",
-              "better"),
-    ),
-    "First experiments": (
-        Entry("E1", "One layer after the first encoder block, two labelled patients",
-              (Trial("ablation", settings(SCRATCH, "level 1"), UNET),), "07_ablations", "better"),
-        Entry("E2", "50, 100 or 200 keypoints",
-              (Trial("points", settings(SCRATCH, *POINTS), SCRATCH),
-               Trial("points_laptop", settings(SCRATCH, *POINTS), SCRATCH)), "07_ablations"),
-        Entry("E3", "Global losses alone against global and local together",
-              (Trial("ablation", settings(PRETRAINED, "L_pcl", "L_global", "L_pcl + L_global"), PRETRAINED),),
-              "07_ablations"),
-    ),
-    "Open questions": (
-        Entry("Q1", "Dice against the number of keypoints: is there a best trade-off with cost?",
-              (*both("points", *POINTS), Trial("points_laptop", settings(SCRATCH, *POINTS), SCRATCH)), "07_ablations"),
-        Entry("Q2", "KAF in three dimensions"),
-        Entry("Q3", "How far may the matching window vary, on more than one data set?",
-              (Trial("window", settings(PRETRAINED, "6 mm", "12 mm", "25 mm", "50 mm"), PRETRAINED),),
-              "07_ablations"),
-        Entry("Q4", "KAF against graph networks and other transformers",
-              (*both("mixers", "graph", "paper's block", "no mixing"), Trial("mixers", (SWIN, UNET, WIDE), SCRATCH)),
-              "09_alternatives"),
-    ),
-    "Checks that were never made": (
-        Entry("C1", "Paired significance tests of the improvements",
-              (Trial("fewshot", (WIDE, SWIN, SCRATCH, *OTHERS, PRETRAINED), UNET),), "06_fewshot"),
-        Entry("C2", "The contribution of the local loss by itself: without it pretraining is worse",
-              (Trial("ablation", settings(PRETRAINED, "L_pcl + L_global"), PRETRAINED),), "07_ablations", "worse"),
-        Entry("C3", "Images corrupted by blur and noise: what happens to keypoints and to segmentation?",
-              (Trial("corruption", (SCRATCH, PRETRAINED), UNET, hardest=True),), "08_robustness",
-              facts=keypoints_under(("blur", "noise"), "repeatability", "Share of keypoints found again")),
-    ),
-    "Limitations": (
-        Entry("L1", "Keypoint quality in low contrast and noise", (), "08_robustness",
-              facts=keypoints_under(("contrast", "noise", "bias"), "repeatability", "Share of keypoints found again")),
-        Entry("L2", "Similar anatomy within a position threshold may not hold for pathology",
-              (Trial("fewshot", (PRETRAINED,), SCRATCH),), "06_fewshot", by_group=True),
-        Entry("L3", "Several readings of gathering and scattering: do they differ?",
-              (Trial("ablation", settings(SCRATCH, "nearest gather", "sum scatter", "overwrite scatter"), SCRATCH),),
-              "07_ablations"),
-    ),
-    "Failure signatures": (
-        Entry("F1", "Keypoints cluster on background", (), "08_robustness",
-              facts=keypoints_under(CORRUPTIONS, "on_background", "Share of keypoints on background")),
-        Entry("F2", "Attention goes flat", (), "08_robustness",
-              facts=keypoints_under(CORRUPTIONS, "entropy", "Entropy of the attention, 1 is flat")),
-        Entry("F3", "Pretraining collapses", (), "05_pretrain", facts=collapse),
-    ),
-    "Design": (
-        Entry("D1", "Which levels need a layer?", (Trial("ablation", settings(
-            SCRATCH, "level 1", "level 2", "level 3", "level 4", "levels 2, 3, 4", "levels 1, 3, 4", "levels 1, 2, 4",
-            "levels 1, 2, 3"), SCRATCH),), "07_ablations"),
-        Entry("D2", "How deep need the mixing be?",
-              (Trial("ablation", settings(SCRATCH, "depth 3", "depth 6", "depth 16"), SCRATCH),), "07_ablations"),
-        Entry("D3", "How much weight for the local loss?",
-              (Trial("ablation", settings(PRETRAINED, "0.01 L_local", "1 L_local"), PRETRAINED),), "07_ablations"),
-        Entry("D4", "Does it matter which detector finds the keypoints?", both("detectors", "ORB", "grid", "random"),
-              "01_keypoints"),
-        Entry("D5", "Should a layer begin by adding nothing?",
-              (Trial("ablation", settings(SCRATCH, "zero start"), SCRATCH),), "07_ablations"),
-        Entry("D6", "Does pretraining need more frames than the end-diastolic ones?",
-              (Trial("ablation", settings(PRETRAINED, "ED only"), PRETRAINED),), "07_ablations"),
-        Entry("D7", "Does self-training on slices without labels help?",
-              (Trial("selftrained", ("UNet self-trained",), UNET),
-               Trial("selftrained", ("wide UNet self-trained",), WIDE),
-               Trial("selftrained", ("KAF self-trained",), PRETRAINED)), "09_alternatives"),
-    ),
-}
 
 
 def measure(entry: Entry, records: Path) -> list[Comparison]:
