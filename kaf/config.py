@@ -87,6 +87,7 @@ class FinetuneConfig(Checked):
     optim: OptimConfig
     loss: str = "dice_ce"  # or "ce", the paper's
     augment: AugmentConfig = AUGMENT["default"]
+    components: str = field(default="all", metadata=LATER)  # of a predicted structure; or the "largest" alone
 
 
 @dataclass(frozen=True)

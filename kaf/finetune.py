@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from monai.losses import DiceCELoss
+from scipy import ndimage
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -153,22 +154,24 @@ def labelled_volumes(store: Store, patients: Collection[str]) -> list[int]:
     return volumes
 
 
-def predict(network: nn.Module, store: Store, volume: int, size: int, points: int,
+def predict(network: nn.Module, store: Store, volume: int, experiment: Experiment,
             device: str | torch.device = "cpu") -> np.ndarray:
     """Labels ``(S, H, W)`` uint8 of a volume in the grid of its file.
 
-    The network sees the central ``size`` pixels of the store; probabilities go to the grid of the file before
-    the most probable label is taken, and outside the part that was seen everything is background. Every slice
-    is predicted by itself, whatever slices share its batch.
+    The network sees the central ``size`` pixels of the store and the strongest ``points`` keypoints there, as
+    ``experiment`` says; probabilities go to the grid of the file before the most probable label is taken, and outside
+    the part that was seen everything is background. Every slice is predicted by itself, whatever slices share its
+    batch; only ``components="largest"`` looks at the volume.
     """
-    record = store.volumes[volume]
-    slices = (store.sample(volume, s, size, points) for s in range(record.shape[0]))
-    return predict_slices(network, slices, record.shape[1:], record.native_shape[1:], device)
+    record, data = store.volumes[volume], experiment.data
+    slices = (store.sample(volume, s, data.size, data.points) for s in range(record.shape[0]))
+    return predict_slices(network, slices, record.shape[1:], record.native_shape[1:], device,
+                          experiment.finetune.components)
 
 
 @torch.inference_mode()
 def predict_slices(network: nn.Module, slices: Iterable[SliceSample], shape: tuple[int, int], native: tuple[int, int],
-                   device: str | torch.device = "cpu") -> np.ndarray:
+                   device: str | torch.device = "cpu", components: str = "all") -> np.ndarray:
     """Labels ``(S, H, W)`` uint8 of prepared slices, cut from images of ``shape``, in the ``native`` grid."""
     network, slices, labels = network.to(device).eval(), iter(slices), []
     while some := list(islice(slices, PREDICT_BATCH)):
@@ -176,7 +179,8 @@ def predict_slices(network: nn.Module, slices: Iterable[SliceSample], shape: tup
         image, keypoints = z_score(batch).to(device), batch.keypoints.to(device)
         probabilities = network(image, keypoints).float().softmax(1).cpu()
         labels.append(to_native(probabilities, shape, native))
-    return np.concatenate(labels)
+    whole = np.concatenate(labels)
+    return largest_components(whole) if components == "largest" else whole
 
 
 def to_native(probabilities: Tensor, shape: tuple[int, int], native: tuple[int, int]) -> np.ndarray:
@@ -187,6 +191,18 @@ def to_native(probabilities: Tensor, shape: tuple[int, int], native: tuple[int, 
     return whole.argmax(1).to(torch.uint8).numpy()
 
 
+def largest_components(labels: np.ndarray) -> np.ndarray:
+    """Labels ``(S, H, W)`` with the largest connected piece of every structure; other pieces become background.
+
+    Voxels are connected that share a face, an edge or a corner, across slices too.
+    """
+    kept = np.zeros_like(labels)
+    for label in np.unique(labels[labels > 0]):
+        pieces, _ = ndimage.label(labels == label, np.ones((3, 3, 3)))
+        kept[pieces == np.bincount(pieces.flat)[1:].argmax() + 1] = label
+    return kept
+
+
 def evaluate(network: nn.Module, store: Store, patients: Sequence[str], experiment: Experiment,
              device: str | torch.device = "cpu") -> pd.DataFrame:
     """Scores of every labelled frame of ``patients`` at native spacing: rows of :func:`kaf.evaluate.score_volume`."""
@@ -194,7 +210,7 @@ def evaluate(network: nn.Module, store: Store, patients: Sequence[str], experime
     store.verify(volumes)
     for volume in volumes:
         record = store.volumes[volume]
-        labels = predict(network, store, volume, experiment.data.size, experiment.data.points, device)
+        labels = predict(network, store, volume, experiment, device)
         rows = score_volume(labels, store.truth(volume), record.native_spacing_mm, store.structures)
         tables.append(rows.assign(patient=record.patient, frame=record.frame, group=record.group))
     return pd.concat(tables, ignore_index=True)

@@ -27,6 +27,7 @@ CHOICES: dict[str, Collection[str]] = {
     "match_rule": RULES,
     "local_reduction": REDUCTIONS,
     "loss": ("dice_ce", "ce"),
+    "components": ("all", "largest"),
     "precision": PRECISIONS,
     "name": ("adamw", "adam", "sgd"),
 }

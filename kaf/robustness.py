@@ -123,7 +123,7 @@ def evaluate_corrupted(network: nn.Module, store: Store, patients: Sequence[str]
         for kind, level in [("", 0.0), *((kind, level) for kind, values in levels.items() for level in values)]:
             slices = list(corrupted_slices(store, volume, size, points, kind, level)) if kind else clean
             tables.append({"corruption": kind, "level": level, **_facts(store, volume),
-                           "dice": _dice(network, store, volume, slices, device),
+                           "dice": _dice(network, store, volume, slices, experiment, device),
                            **keypoint_facts(network, store, volume, clean, slices, device)})
     return pd.DataFrame(tables)
 
@@ -133,9 +133,11 @@ def _facts(store: Store, volume: int) -> dict:
     return {"patient": record.patient, "frame": record.frame, "group": record.group}
 
 
-def _dice(network: nn.Module, store: Store, volume: int, slices: list[SliceSample], device) -> float:
+def _dice(network: nn.Module, store: Store, volume: int, slices: list[SliceSample], experiment: Experiment,
+          device: str | torch.device) -> float:
     record = store.volumes[volume]
-    labels = predict_slices(network, slices, record.shape[1:], record.native_shape[1:], device)
+    labels = predict_slices(network, slices, record.shape[1:], record.native_shape[1:], device,
+                            experiment.finetune.components)
     return score_volume(labels, store.truth(volume), record.native_spacing_mm, store.structures)["dice"].mean()
 
 

@@ -44,6 +44,7 @@ class Segmenter(NamedTuple):
     size: int  # the network sees the central size x size pixels
     points: int  # K, the strongest keypoints there
     device: torch.device
+    components: str  # of a structure that are kept
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto") -> "Segmenter":
@@ -62,14 +63,15 @@ class Segmenter(NamedTuple):
         data = DataFacts.of(folder, experiment)
         network = load_network(run, experiment, data, config["method"])
         device = make_fabric(device).device
-        return cls(network.to(device), *data, experiment.data.size, experiment.data.points, device)
+        return cls(network.to(device), *data, experiment.data.size, experiment.data.points, device,
+                   experiment.finetune.components)
 
     def __call__(self, image: np.ndarray, spacing_mm: tuple[float, float, float], progress: bool = False) -> np.ndarray:
         """Labels ``(S, H, W)`` uint8 of a volume ``(S, H, W)`` with the spacing (slice, row, col)."""
         shape = store_shape(image.shape[1:], spacing_mm[1:], self.settings.spacing_mm)
         prepared = to_8bit(image, self.settings.clip, shape)
         slices = progress_bar(self._samples(prepared), quiet=not progress, total=len(prepared), unit="slice")
-        return predict_slices(self.network, slices, shape, image.shape[1:], self.device)
+        return predict_slices(self.network, slices, shape, image.shape[1:], self.device, self.components)
 
     def _samples(self, image: np.ndarray) -> Iterator[SliceSample]:
         """The slices of a prepared volume; keypoints of the next ones are found while the network works."""

@@ -58,7 +58,7 @@ def goes_on(run):
 
 
 def labels_of(run, experiment, store, method):
-    labels = predict(load_network(run, experiment, store, method), store, 0, 32, 12)
+    labels = predict(load_network(run, experiment, store, method), store, 0, experiment)
     assert labels.shape == store.volumes[0].native_shape and labels.dtype == np.uint8
     return labels
 

@@ -21,6 +21,7 @@ from kaf.finetune import (
     finetune,
     get_method,
     labelled_volumes,
+    largest_components,
     load_network,
     make_network,
     predict,
@@ -143,7 +144,7 @@ def test_prediction_depends_on_neither_batch_mates_nor_batch_size(store, monkeyp
     labels = []
     for size in (1, 3, 8):
         monkeypatch.setattr(module, "PREDICT_BATCH", size)
-        labels.append(predict(network, store, 0, 32, 12))
+        labels.append(predict(network, store, 0, tiny_experiment()))
     assert labels[0].shape == store.volumes[0].native_shape and labels[0].dtype == np.uint8
     assert len(np.unique(labels[0])) > 1
     assert np.array_equal(labels[0], labels[1]) and np.array_equal(labels[0], labels[2])
@@ -197,6 +198,31 @@ def test_an_oracle_that_sees_only_a_crop_misses_the_rest(native_store):
     e = tiny_experiment(data__size=16, data__points=4)
     rows = evaluate(Oracle(native_store, 16), native_store, ["patient003"], e)
     assert (rows["dice"] < 1).any() and (rows["predicted_voxels"] <= rows["true_voxels"]).all()
+
+
+def test_only_the_largest_piece_of_each_structure_is_kept():
+    labels = np.zeros((3, 8, 8), np.uint8)
+    labels[0, 1:3, 1:3], labels[1, 3, 3] = 1, 1  # one piece: they share a corner, across slices
+    labels[2, 6, 6] = 1
+    labels[0, 5, 0:2], labels[0, 7, 0:3] = 2, 2
+    kept = largest_components(labels)
+    expected = labels.copy()
+    expected[2, 6, 6], expected[0, 5] = 0, 0
+    assert np.array_equal(kept, expected) and kept.dtype == labels.dtype
+    assert not largest_components(np.zeros_like(labels)).any()
+
+
+def test_scores_are_those_of_the_pieces_that_are_kept(native_store):
+    class Spotted(Oracle):  # adds a far spot to the right ventricle of every slice
+        def forward(self, image, keypoints):
+            logits = super().forward(image, keypoints)
+            logits[:, 1, :2, 8:10] = 99.0
+            return logits
+
+    e = tiny_experiment(data__size=48, data__points=4, data__spacing_mm=None)
+    everything, largest = (evaluate(Spotted(native_store, 48), native_store, ["patient003"],
+                                    e.changed(finetune__components=kept)) for kept in ("all", "largest"))
+    assert everything["dice"].min() < 1 and (largest["dice"] == 1).all()
 
 
 def test_a_network_comes_back_as_it_was_trained(store, finished):

@@ -31,15 +31,16 @@ def image(acdc_root):
     return acdc_root / "patient003" / "patient003_frame02.nii.gz"
 
 
-@pytest.mark.parametrize("method", ["kaf_scratch", "unet"])
-def test_files_get_what_stored_volumes_get(store, runs, acdc_root, tmp_path, method):
-    e, run, seen = tiny_experiment(), runs[method], set()
+@pytest.mark.parametrize("method, components", [("kaf_scratch", "all"), ("unet", "all"), ("unet", "largest")])
+def test_files_get_what_stored_volumes_get(store, runs, acdc_root, tmp_path, method, components):
+    e, seen = tiny_experiment(finetune__components=components), set()
+    run = finetune(e, store, PATIENTS, runs[method].folder.parent, method, device="cpu")
     network, own = load_network(run, e, store, method), Segmenter.load(run.folder, "cpu")
     cases = {case.id: case for case in find_cases("acdc", acdc_root)}
     for number, record in enumerate(store.volumes):
         case = cases[record.id]
         labels = segment(own, case.image, tmp_path / f"{case.id}.nii.gz", case.frame_index, progress=False)
-        assert np.array_equal(labels, predict(network, store, number, e.data.size, e.data.points))
+        assert np.array_equal(labels, predict(network, store, number, e))
         seen |= set(np.unique(labels))
     assert len(seen) > 1, "a network that says background everywhere would prove nothing"
 
