@@ -9,6 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from book.dress import CHAPTERS
+from kaf.evaluate import summarise
+from kaf.expected import read_paper
 from kaf.monitors import COLLAPSED
 from kaf.report import read_numbers
 from kaf.verdicts import labelled
@@ -82,6 +84,17 @@ def collapse(_: Path) -> str:
     flat, spread = (numbers[f"spread_rate_{rate}"] < COLLAPSED for rate in (100, 2))
     return (f"The monitor warns where features spread by less than {COLLAPSED:g}. Pretrained at a rate of .1 they "
             f"{'do' if flat else 'do not'}, at .002 they {'do' if spread else 'do not'}.")
+
+
+def reached(records: Path) -> str:
+    """The best mean Dice of the grid that goes as far as this book goes, beside the paper's best."""
+    rows, paper = evidence("strongest", records), read_paper("acdc")
+    if rows.empty:
+        return ""
+    best = summarise(rows, ["method", "m"], ["dice"]).groupby("m")["dice"].max()
+    ours, theirs = (", ".join(f"{found[m]:.3f} at M = {m}" for m in best.index)
+                    for found in (best, paper[paper["setting"].fillna("") == ""].groupby("m")["dice"].max()))
+    return f"The best mean Dice is {ours}. The paper's best under its own, kinder protocol is {theirs}."
 
 
 POINTS = tuple(f"{count} points" for count in (12, 25, 50, 100, 200, 500))
@@ -160,5 +173,9 @@ PARTS = {
               (Trial("selftrained", ("UNet self-trained",), UNET),
                Trial("selftrained", ("wide UNet self-trained",), WIDE),
                Trial("selftrained", ("KAF self-trained",), PRETRAINED)), "09_alternatives"),
+        Entry("D8", "Should only the largest piece of each predicted structure be kept?",
+              (Trial("components", ("UNet: largest component",), UNET),), "09_alternatives"),
+        Entry("D9", "How far do larger images, more filters and longer self-training go?",
+              (Trial("strongest", (WIDE, "wide UNet self-trained"), UNET),), "09_alternatives", facts=reached),
     ),
 }

@@ -104,7 +104,7 @@ class Plan:
 
 
 def evidence(name: str, records: str | Path = FOLDER, file: str | Path = FILE) -> Record:
-    """The recorded rows of a grid's jobs, each under the name of its setting in the grid, and their runs.
+    """The recorded rows of a grid's jobs in their order, under the names of their settings in the grid, and their runs.
 
     Rows of another configuration than the library resolves today are left out: they are no evidence about it.
     """
@@ -115,9 +115,11 @@ def evidence(name: str, records: str | Path = FOLDER, file: str | Path = FILE) -
         lines = lines[lines["key"].isin(list(settings)) & (lines["levels"].astype(bool) == bool(plan.levels))]
         rows = record.rows[record.rows["run"].isin(lines["run"])]
         if len(rows):  # a record of another kind has columns of its own
-            tables.append(rows.assign(setting=rows["run"].map(lines.set_index("run")["key"].map(settings))))
+            keys = rows["run"].map(lines.set_index("run")["key"])
+            tables.append(rows.assign(setting=keys.map(settings), place=keys.map(list(settings).index)))
             runs |= {run: record.runs[run] for run in rows["run"].unique()}
-    found = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*OF_RUN, "group"])
+    found = pd.concat(tables) if tables else pd.DataFrame(columns=[*OF_RUN, "group", "place"])
+    found = found.sort_values("place", kind="stable").drop(columns="place")
     key = [c for c in ("run", "patient", "frame", "structure", "corruption", "level") if c in found]
     return Record(found.drop_duplicates(key, ignore_index=True), runs)
 

@@ -131,8 +131,9 @@ def test_evidence_has_the_settings_of_the_grid_and_todays_configuration_only(tmp
 def test_evidence_brings_its_provenance_from_whatever_record_holds_it(tmp_path, file):
     assert evidence("small", tmp_path, file).rows.empty
     jobs = expand(GRID["small"])
-    for job, name in zip(jobs, ("one", "one", "other"), strict=True):
+    for job, name in zip(jobs, ("other", "other", "one"), strict=True):
         write_record(record_of(job, seconds=1.0 + len(name)), name, tmp_path)
     found = evidence("small", tmp_path, file)
     assert len(found.runs) == 3 and set(found.runs) == set(found.rows["run"])
-    assert found.runs[f"run-{jobs[2].key}"]["provenance"]["seconds"] == 6.0
+    assert found.runs[f"run-{jobs[2].key}"]["provenance"]["seconds"] == 4.0
+    assert found.rows["run"].tolist() == [f"run-{job.key}" for job in jobs], "in the order of the grid"
