@@ -207,7 +207,7 @@ def _without(record: Record, rows: pd.DataFrame) -> Record:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m kaf.records", description=__doc__.split("\n")[0])
     parser.add_argument("runs", help="folder of run folders")
-    parser.add_argument("name", help="name of the record, such as acdc_laptop")
+    parser.add_argument("name", help="name of the record, such as fewshot")
     parser.add_argument("--into", default=FOLDER, help="folder of the record (default: book/records)")
     parser.add_argument("--note", default="", help="what a reader must know about these runs")
     options = parser.parse_args()

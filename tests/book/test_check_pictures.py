@@ -65,7 +65,7 @@ def test_a_chapter_run_on_acdc_is_refused_even_when_its_traces_are_wiped(check, 
 
 
 @pytest.mark.parametrize("notebook", [
-    with_picture("from kaf.data.phantom import draw_mr", "rows = records.read('acdc_laptop')", "plot(rows)"),
+    with_picture("from kaf.data.phantom import draw_mr", "rows = records.read('fewshot')", "plot(rows)"),
     with_picture("plot(rows)", said="Store(phantom: 20 patients)", parameters="dataset = 'phantom'"),
     with_picture("for dataset in sorted(rows['dataset']):\n    plot(rows, dataset)", "name = 'acdc'"),
     with_picture("voxels = nib.load(case.image)", "def load(n):\n    return n", "load(3)", "a = open('x.csv').read()"),

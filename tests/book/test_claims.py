@@ -110,5 +110,6 @@ def test_how_far_it_got_is_said_beside_the_paper(tmp_path):
     for job in expand(load_grids()["strongest"]):
         write_record(patients(job, 0.8 if job.method == "wide_unet_selftrained" else 0.7), "any", tmp_path)
     claims.evidence.cache_clear()
-    assert re.fullmatch(r"The best mean Dice is 0\.(79|80)\d at M = 2, 0\.(79|80)\d at M = 6\. The paper's best under "
-                        r"its own, kinder protocol is 0\.741 at M = 2, 0\.873 at M = 6\.", ENTRIES["D9"].facts(tmp_path))
+    said = ENTRIES["D9"].facts(tmp_path)
+    assert re.match(r"The best mean Dice is 0\.(79|80)\d at M = 2, 0\.(79|80)\d at M = 6\.", said)
+    assert said.endswith(" The paper's best under its own, kinder protocol is 0.741 at M = 2, 0.873 at M = 6.")
