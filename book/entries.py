@@ -102,7 +102,9 @@ CORRUPTIONS = ("blur", "noise", "contrast", "bias")
 PARTS = {
     "Mechanisms": (
         Entry("M1", "The layer brings long-range dependence into a convolutional network: keypoints that do not see "
-              "each other are worse", both("mixers", "no mixing"), "02_kaf_layer", "worse"),
+              "each other are worse", (Trial("claims", settings(SCRATCH, "no mixing"), SCRATCH),
+                                      Trial("mixers", settings(PRETRAINED, "no mixing"), PRETRAINED)),
+              "02_kaf_layer", "worse"),
         Entry("M2", "Global and local pretraining is a better start under few labels: others are worse",
               (Trial("fewshot", (SCRATCH, *OTHERS), PRETRAINED),), "06_fewshot", "worse"),
         Entry("M3", "The layer helps without pretraining too, most when labels are fewest; also beside a UNet of the "
@@ -111,7 +113,7 @@ PARTS = {
     ),
     "First experiments": (
         Entry("E1", "One layer after the first encoder block, two labelled patients",
-              (Trial("ablation", settings(SCRATCH, "level 1"), UNET),), "07_ablations", "better"),
+              (Trial("claims", settings(SCRATCH, "level 1"), UNET),), "07_ablations", "better"),
         Entry("E2", "50, 100 or 200 keypoints",
               (Trial("points", settings(SCRATCH, *POINTS), SCRATCH),
                Trial("points_laptop", settings(SCRATCH, *POINTS), SCRATCH)), "07_ablations"),
@@ -134,7 +136,7 @@ PARTS = {
         Entry("C1", "Paired significance tests of the improvements",
               (Trial("fewshot", (WIDE, SWIN, SCRATCH, *OTHERS, PRETRAINED), UNET),), "06_fewshot"),
         Entry("C2", "The contribution of the local loss by itself: without it pretraining is worse",
-              (Trial("ablation", settings(PRETRAINED, "L_pcl + L_global"), PRETRAINED),), "07_ablations", "worse"),
+              (Trial("claims", settings(PRETRAINED, "L_pcl + L_global"), PRETRAINED),), "07_ablations", "worse"),
         Entry("C3", "Images corrupted by blur and noise: what happens to keypoints and to segmentation?",
               (Trial("corruption", (SCRATCH, PRETRAINED), UNET, hardest=True),), "08_robustness",
               facts=keypoints_under(("blur", "noise"), "repeatability", "Share of keypoints found again")),
