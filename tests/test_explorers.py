@@ -210,6 +210,13 @@ def test_paper_values_stand_beside_without_ablations():
     assert {p["dataset"] for p in own["paper"]} == {"chd"}
 
 
+def test_methods_are_chosen_that_are_drawn_at_first():
+    assert read(explore_labels(few_shot_rows(), published()))["shown"] == ["KAF", "UNet"]
+    assert read(explore_labels(few_shot_rows(), published(), ["UNet"]))["shown"] == ["UNet"]
+    with pytest.raises(ValueError, match="unknown method 'unet'; choose one of KAF, UNet"):
+        explore_labels(few_shot_rows(), published(), ["unet"])
+
+
 def test_one_patient_has_no_interval_and_origin_is_said():
     rows = few_shot_rows()
     data = read(explore_labels(rows[rows["patient"] == "p0"]))

@@ -7,9 +7,10 @@ const SYMBOLS = [
 function start(root, data) {
   const bar = add(root, "div", { class: "kx-bar" });
   const structure = choice(bar, "structure", data.structures, () => update());
-  // A published curve has the colour and the symbol of the method of the same name.
+  // A published curve has the colour and the symbol of the method of the same name. Where colours come again, symbols differ.
   const names = [...new Set([...data.methods, ...data.paper.map((p) => p.name)])];
-  const colour = (name) => `var(--kx-${names.indexOf(name) % 7})`, symbol = (name) => SYMBOLS[names.indexOf(name) % 7];
+  const colour = (name) => `var(--kx-${names.indexOf(name) % 7})`;
+  const symbol = (name) => SYMBOLS[(names.indexOf(name) + Math.floor(names.indexOf(name) / 7)) % 7];
   const lines = [
     ...data.methods.map((name, i) => ({ name, own: i, label: name })),
     ...data.paper.map((p) => ({ name: p.name, paper: p, label: `${p.name} (paper${p.dataset ? `, ${p.dataset}` : ""})` })),
@@ -17,7 +18,7 @@ function start(root, data) {
   const box = add(root, "fieldset", { class: "kx-ticks" });
   add(box, "legend", { class: "kx-unseen" }, "methods shown");
   for (const one of lines) {
-    one.shown = tick(box, one.label, true, () => update());
+    one.shown = tick(box, one.label, data.shown.includes(one.name), () => update());
     const svg = draw(one.shown.label, "svg", { width: 30, height: 16, viewBox: "-15 -8 30 16", "aria-hidden": "true" });
     const style = `stroke: ${colour(one.name)}; fill: ${one.paper ? "var(--kx-page)" : colour(one.name)}`;
     draw(svg, "path", { d: "M-15 0H15", style, "stroke-width": 2, "stroke-dasharray": one.paper ? "5 3" : "none" });

@@ -1,10 +1,12 @@
 """Dice against the number of labelled patients, with intervals, beside the paper's values (chapter 6)."""
 
+from collections.abc import Collection
 from typing import Any
 
 import pandas as pd
 from IPython.display import HTML
 
+from kaf.choices import check_choice
 from kaf.evaluate import summarise
 from kaf.explorers.page import explorer
 
@@ -12,14 +14,15 @@ ALL = "mean of the structures"
 ABOUT = ("dataset", "scale", "fold", "draw", "seed", "device")  # columns that say where rows come from
 
 
-def explore_labels(rows: pd.DataFrame, paper: pd.DataFrame | None = None) -> HTML:
+def explore_labels(rows: pd.DataFrame, paper: pd.DataFrame | None = None, shown: Collection[str] = ()) -> HTML:
     """Dice of every method against the number ``m`` of labelled patients, per structure, to show and hide.
 
     ``rows`` have the columns of :data:`kaf.evaluate.COLUMNS`. A point is the mean over patients, a band its 95 %
     bootstrap interval (:func:`kaf.evaluate.summarise`). ``paper`` has a line per published value: ``method``, ``m``,
     ``dice``, where known ``dataset`` and ``sd`` (over folds), and ``setting``, empty for main results; only those
-    are drawn, dashed, for the mean of the structures. Raises ``ValueError`` for missing columns, rows of several
-    data sets or protocols, or published values of several data sets, none of them that of the rows.
+    are drawn, dashed, for the mean of the structures. ``shown`` are the methods that are drawn at first; empty: all.
+    Raises ``ValueError`` for missing columns, rows of several data sets or protocols, published values of several
+    data sets, none of them that of the rows, or methods in ``shown`` that nothing is known of.
     """
     _check(rows)
     structures = list(rows["structure"].unique())
@@ -30,6 +33,10 @@ def explore_labels(rows: pd.DataFrame, paper: pd.DataFrame | None = None) -> HTM
         "curves": [[_curve(group[group["method"] == method]) for method in methods] for group in groups.values()],
         "paper": [] if paper is None else _published(paper, rows),
     }
+    known = sorted({*methods, *(line["name"] for line in data["paper"])})
+    for name in shown:
+        check_choice("method", name, known)
+    data["shown"] = sorted(set(shown or known))
     return explorer("labels", "Choose a structure and the methods, and compare Dice against the number of labelled "
                               "patients.", data)
 

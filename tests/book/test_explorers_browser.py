@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from kaf.explorers import explore_attention, explore_keypoints, explore_labels, explore_matches
@@ -179,6 +180,21 @@ def test_labels_follow_boxes_structure_and_keys(visit):
     box = explorer.locator(".kx-chart").bounding_box()
     page.mouse.move(box["x"] + box["width"] - 15, box["y"] + 100)
     assert "20 labelled patients" in table.inner_text()
+
+
+def test_no_two_of_many_methods_look_alike(browser, tmp_path):
+    rows = pd.concat([few_shot_rows().assign(method=f"method {n}") for n in range(10)])
+    path = tmp_path / "page.html"
+    path.write_text(f'<meta charset="utf-8">{explore_labels(rows, shown=["method 0", "method 9"]).data}')
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    boxes = root(page, "labels").locator(".kx-ticks label")
+    looks = {box.locator("path").nth(1).evaluate("e => e.getAttribute('d') + e.getAttribute('style')")
+             for box in boxes.all()}
+    assert len(looks) == 10 == boxes.count()
+    ticked = [box.inner_text().strip() for box in boxes.all() if box.locator("input").is_checked()]
+    assert ticked == ["method 0", "method 9"]
+    page.close()
 
 
 def test_corruption_follows_kind_level_and_network(visit):
