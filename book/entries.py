@@ -179,5 +179,7 @@ PARTS = {
               (Trial("components", ("UNet: largest component",), UNET),), "09_alternatives"),
         Entry("D9", "How far do larger images, more filters and longer self-training go?",
               (Trial("strongest", (WIDE, "wide UNet self-trained"), UNET),), "09_alternatives", facts=reached),
+        Entry("D10", "Does pretraining need more steps?",
+              (Trial("longer", settings(PRETRAINED, "pretrained 10 times longer"), PRETRAINED),), "07_ablations"),
     ),
 }
