@@ -48,6 +48,8 @@ class Record:
     @property
     def label(self) -> str:
         """What a figure of these rows must say: data set, scale, sizes, folds, draws, seeds, device, date."""
+        if self.rows.empty:
+            return "nothing yet"
         parts = [", ".join(self.rows["dataset"].unique()), "scale " + ", ".join(self.rows["scale"].unique())]
         parts += list(dict.fromkeys(_sizes(run["config"]["experiment"]) for run in self.runs.values()))
         for name in ("fold", "draw", "seed"):

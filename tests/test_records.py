@@ -107,6 +107,10 @@ def test_the_label_says_what_a_reader_must_know():
     assert record().label == f"phantom; scale smoke; {sizes}; fold 0; draw 0; seed 0; cpu; 2026-01-02"
 
 
+def test_a_record_without_rows_says_so():
+    assert Record(rows()[:0], {}).label == "nothing yet"
+
+
 def test_the_label_tells_runs_of_other_sizes_apart():
     papers = {"data": {"size": 512, "spacing_mm": None}, "width": 32,
               "finetune": {"optim": {"steps": 0, "epochs": 201, "batch": 10}}}
