@@ -6,6 +6,7 @@ the configuration that the library resolves today: without such runs an entry is
 
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, for book/ and workflow/
@@ -21,8 +22,9 @@ ONE_TRAINING = "Each side is a single training, whose luck is part of the differ
 OPEN = "Open: nothing is recorded under today's configuration."
 
 
+@cache
 def measure(entry: Entry, records: Path) -> list[Comparison]:
-    """All comparisons of an entry, their p values corrected together."""
+    """All comparisons of an entry, their p values corrected together; made once."""
     found = []
     for trial in entry.trials:
         rows = evidence(trial.grid, records)
@@ -47,6 +49,22 @@ def verdict_of(entry: Entry, found: list[Comparison]) -> str:
     return f"{holds} in some comparisons, not shown in others." if said.endswith("some") else f"{holds}."
 
 
+def anchor(entry: Entry) -> str:
+    """The name by which the overview links to an entry."""
+    return f"entry-{entry.key.lower()}"
+
+
+def overview(records: Path) -> list[str]:
+    """All entries and their verdicts, a line each."""
+    lines = ["## At a glance", "", "| entry | | verdict | patients | trainings |", "|---|---|---|---|---|"]
+    for entry in (entry for entries in PARTS.values() for entry in entries):
+        found = measure(entry, records)
+        verdict = "Findings in words." if entry.facts and not found else verdict_of(entry, found)
+        counts = [max(values) if found else "" for values in ([c.patients for c in found], [c.runs for c in found])]
+        lines.append(f"| [{entry.key}](#{anchor(entry)}) | {entry.text} | {verdict} | {counts[0]} | {counts[1]} |")
+    return [*lines, ""]
+
+
 def table(found: list[Comparison]) -> list[str]:
     """Comparisons as the lines of a table."""
     lines = ["| | against | where | patients | trainings | difference in Dice | 95 % interval | p (Holm) | |",
@@ -64,7 +82,8 @@ def section(entry: Entry, records: Path) -> list[str]:
     facts = entry.facts(records) if entry.facts else ""
     verdict = f"**{verdict_of(entry, found)}**" if found or not facts else ""
     lucky = ONE_TRAINING if found and max(c.runs for c in found) == 1 else ""
-    lines = [f"### {entry.key}. {entry.text}", "", " ".join(filter(None, (verdict, lucky, facts)))]
+    words = " ".join(filter(None, (verdict, lucky, facts)))
+    lines = [f"({anchor(entry)})=", f"### {entry.key}. {entry.text}", "", words]
     if found:
         lines += ["", *table(found)]
     grids = list(dict.fromkeys(trial.grid for trial in entry.trials))
@@ -94,7 +113,7 @@ are no evidence, and an entry without runs is open. How to run a grid is said in
 
 def page(records: str | Path = FOLDER) -> str:
     """The whole page."""
-    lines = [INTRODUCTION]
+    lines = [INTRODUCTION, *overview(Path(records))]
     for part, entries in PARTS.items():
         lines += [f"## {part}", "", *(line for entry in entries for line in section(entry, Path(records)))]
     return "\n".join(lines).rstrip("\n") + "\n"

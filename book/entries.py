@@ -104,7 +104,7 @@ PARTS = {
         Entry("M1", "The layer brings long-range dependence into a convolutional network: keypoints that do not see "
               "each other are worse", (Trial("claims", settings(SCRATCH, "no mixing"), SCRATCH),
                                       Trial("mixers", settings(PRETRAINED, "no mixing"), PRETRAINED)),
-              "02_kaf_layer", "worse"),
+              "07_ablations", "worse"),
         Entry("M2", "Global and local pretraining is a better start under few labels: others are worse",
               (Trial("fewshot", (SCRATCH, *OTHERS), PRETRAINED),), "06_fewshot", "worse"),
         Entry("M3", "The layer helps without pretraining too, most when labels are fewest; also beside a UNet of the "

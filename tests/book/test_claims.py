@@ -61,6 +61,16 @@ def test_trainings_of_several_folds_are_counted(tmp_path):
     assert claims.ONE_TRAINING not in text and "| 16 | 2 |" in text
 
 
+def test_the_overview_has_every_entry_and_its_verdict(tmp_path):
+    lines = {key: line for line in claims.overview(tmp_path) for key in re.findall(r"^\| \[(\w+)\]", line)}
+    assert set(lines) == set(ENTRIES) and f"| {claims.OPEN} |  |  |" in lines["M3"]
+    for job in jobs("fewshot", "unet", "wide_unet", "kaf_scratch"):
+        write_record(patients(job, 0.8 if job.method == "kaf_scratch" else 0.7), "any", tmp_path)
+    claims.evidence.cache_clear(), claims.measure.cache_clear()
+    (line,) = (line for line in claims.overview(tmp_path) if line.startswith("| [M3](#entry-m3)"))
+    assert line.endswith("| Supported. | 16 | 1 |") and "(entry-m3)=" in claims.section(ENTRIES["M3"], tmp_path)
+
+
 def test_without_runs_of_todays_configuration_an_entry_is_open(tmp_path):
     job, = jobs("fewshot", "kaf_scratch")
     other = replace(job, changes=(("width", 99),))
