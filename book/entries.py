@@ -118,8 +118,8 @@ PARTS = {
               (Trial("points", settings(SCRATCH, *POINTS), SCRATCH),
                Trial("points_laptop", settings(SCRATCH, *POINTS), SCRATCH)), "07_ablations"),
         Entry("E3", "Global losses alone against global and local together",
-              (Trial("ablation", settings(PRETRAINED, "L_pcl", "L_global", "L_pcl + L_global"), PRETRAINED),),
-              "07_ablations"),
+              (Trial("ablation", settings(PRETRAINED, "L_pcl", "L_global"), PRETRAINED),
+               Trial("claims", settings(PRETRAINED, "L_pcl + L_global"), PRETRAINED)), "07_ablations"),
     ),
     "Open questions": (
         Entry("Q1", "Dice against the number of keypoints: is there a best trade-off with cost?",
