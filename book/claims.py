@@ -108,8 +108,8 @@ is: it says what would happen with other patients, not with other trainings. How
 other folds, draws or seeds, is said beside it; a difference between single trainings is a hint. Of corrupted images
 the differences are in the Dice that is lost, and *better* is to lose less.
 
-A verdict holds for the size of its runs, which *where* names: scale smoke has images of 80 pixels, networks of 8 filters
-and a few hundred steps, and says nothing certain about large networks that train for days. Runs of another
+A verdict holds for the size of its runs, which *where* names: scale smoke has images of 80 pixels, networks of 8
+filters and a few hundred steps, and says nothing certain about large networks that train for days. Runs of another
 configuration than today's are no evidence, and an entry without runs is open. How to run a grid is said in
 `workflow/README.md`.
 """
