@@ -22,29 +22,36 @@ def short(c: Comparison) -> str:
 
 @styled
 def forest_figure(found: Sequence[Comparison], noise: float = float("nan")) -> Figure:
-    """Differences in Dice with their 95 % intervals: a line for each comparison, a panel for each reference and place.
+    """Differences in Dice with their 95 % intervals: a line for each comparison.
 
+    A panel holds neighbours that share reference, place, patients and number of trainings, and says so.
     Hollow markers are differences that are not shown. ``noise`` is the standard deviation between two trainings of
     one setting (:func:`kaf.verdicts.run_noise`): within the grey band lie 95 % of the differences that luck alone makes
     of single runs. Raises ``ValueError`` without any comparison.
     """
     if not found:
         raise ValueError("there is no comparison to show; are these settings recorded?")
-    groups = [(key, list(lines)) for key, lines in groupby(found, key=lambda c: (c.reference, c.where))]
+    groups = [(key, list(lines)) for key, lines in groupby(found, key=_alike)]
     heights = [len(lines) * LINE + MARGIN for _, lines in groups]
     figure, axes = plt.subplots(len(groups), 1, figsize=(WIDTH, sum(heights) + 0.3), dpi=DPI, layout="constrained",
                                 squeeze=False, sharex=True, gridspec_kw={"height_ratios": heights})
     plt.close(figure)
-    for ax, ((reference, where), lines) in zip(axes.flat, groups, strict=True):
+    for ax, ((reference, where, patients, runs), lines) in zip(axes.flat, groups, strict=True):
         _lines(ax, lines)
         if noise == noise:
             ax.axvspan(-1.96 * 2**0.5 * noise, 1.96 * 2**0.5 * noise, color="0.9", zorder=0)
-        ax.set_xlabel(f"difference in Dice from {reference}\n{where}, {lines[0].patients} patients")
+        ax.set_xlabel(f"difference in Dice from {reference}\n"
+                      f"{where}, {patients} patients, {runs} training{'s' * (runs > 1)} each")
         ax.tick_params(labelbottom=True)
     handles = [Line2D([], [], ls="", color=colour, marker=marker, mfc=_filling(name, colour), label=name)
                for name, (colour, marker) in LOOKS.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
+
+
+def _alike(c: Comparison) -> tuple[str, str, int, int]:
+    """What the lines of a panel share."""
+    return c.reference, c.where, c.patients, c.runs
 
 
 def _lines(ax: Axes, lines: Sequence[Comparison]) -> None:

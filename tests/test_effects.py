@@ -34,6 +34,12 @@ def test_each_reference_has_its_panel_and_each_comparison_its_line():
     assert ends.tolist() == pytest.approx([0.01, 0.04])
 
 
+def test_comparisons_over_other_patients_or_trainings_have_a_panel_of_their_own():
+    figure = forest_figure([BETTER, replace(NOTHING, patients=80, runs=5), replace(NOTHING, runs=2)])
+    assert [ax.get_xlabel().split(", ", 3)[-1] for ax in figure.axes] == [
+        "16 patients, 1 training each", "80 patients, 5 trainings each", "16 patients, 2 trainings each"]
+
+
 def test_only_what_is_shown_is_filled():
     first, second = lines_of(forest_figure([BETTER, NOTHING]).axes[0])
     assert to_hex(first.get_markerfacecolor()) == to_hex(LOOKS["better"][0])
