@@ -13,6 +13,7 @@ import papermill
 from kaf.records import FOLDER
 from kaf.study import open_study
 from workflow.grids import FILE, expand, find, load_grids, with_sources
+from workflow.plan import recorded_keys
 
 HERE = Path(__file__).parent
 KEYS = {"store": "store_key", "pretrain": "pretraining_key", "few_shot": "key", "corrupt": "key"}
@@ -30,10 +31,12 @@ def main(arguments: list[str] | None = None) -> None:
     notebook.parent.mkdir(parents=True, exist_ok=True)
     given = job.parameters() | {"data_root": a.data_root, "output": a.output, "device": a.device}
     levels = grid.get("levels", {})
-    if a.what == "corrupt" or (a.what == "few_shot" and not levels):  # the record of a grid has one kind of rows
-        given |= {"record": a.grid, "records_folder": a.records}
     if a.what == "corrupt":
         given |= {"levels": levels}
+    # The record of a grid has one kind of rows. A run stands in one record: what self-training goes on from may be in
+    # that of another grid, and is trained again where only its folder is gone.
+    if a.what == "corrupt" or (a.what == "few_shot" and not levels and job.key not in recorded_keys(a.records)):
+        given |= {"record": a.grid, "records_folder": a.records}
     papermill.execute_notebook(HERE / f"{a.what}.ipynb", notebook, given, progress_bar=False, cwd=notebook.parent)
 
 

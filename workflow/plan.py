@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from kaf.choices import check_choice
+from kaf.files import exclusive, make_writable
 from kaf.records import FOLDER, OF_RUN, Record, read_records
 from kaf.study import PROTOCOLS
 from workflow.grids import FILE, Job, expand, job_key, load_grids
@@ -39,6 +40,14 @@ def recorded(records: Iterable[Record]) -> pd.DataFrame:
                 "pretraining_seconds": sum(facts["provenance"]["seconds"] for facts in before),
                 "corrupting_seconds": chain[0].get("seconds", 0.0)})
     return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def recorded_keys(records: str | Path = FOLDER) -> set[str]:
+    """Keys of the jobs recorded in a folder, on the images as they are. Waits for who writes there."""
+    make_writable(Path(records))
+    with exclusive(records):
+        known = recorded(read_records(records))
+    return set(known.loc[~known["levels"].astype(bool), "key"])
 
 
 def _what(row: pd.Series, facts: Mapping[str, Any]) -> dict[str, Any]:

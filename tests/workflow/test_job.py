@@ -1,0 +1,45 @@
+import papermill
+import pytest
+import yaml
+
+from kaf.records import write_record
+from tests.workflow.test_plan import corrupted, record_of
+from workflow import job
+from workflow.grids import expand
+
+GRID = {"runs": [{"methods": ["unet_selftrained"], "m": [1]}]}
+
+
+@pytest.fixture
+def source():
+    """The job that the only one of the grid goes on from."""
+    return expand(GRID)[0].source
+
+
+@pytest.fixture
+def given(tmp_path, monkeypatch, source):
+    """Runs the source as a job of the grid; what its notebook would be given."""
+    (tmp_path / "grids.yaml").write_text(yaml.safe_dump({"chains": GRID}))
+    seen = []
+    monkeypatch.setattr(papermill, "execute_notebook", lambda page, out, values, **kwargs: seen.append(values))
+
+    def run():
+        job.main(["few_shot", "chains", source.key, "--file", str(tmp_path / "grids.yaml"),
+                  "--notebook", str(tmp_path / "job.ipynb"), "--records", str(tmp_path / "records")])
+        return seen[-1]
+
+    return run
+
+
+def test_a_run_is_added_to_the_record_of_its_grid(given, tmp_path):
+    assert given()["record"] == "chains" and given()["records_folder"] == str(tmp_path / "records")
+
+
+def test_a_run_that_another_grid_recorded_is_not_recorded_twice(given, tmp_path, source):
+    write_record(record_of(source), "other", tmp_path / "records")
+    assert "record" not in given()
+
+
+def test_a_record_of_corrupted_images_is_no_record_of_the_run(given, tmp_path, source):
+    write_record(corrupted(source, {"blur": [1.0]}), "corruption", tmp_path / "records")
+    assert given()["record"] == "chains"
