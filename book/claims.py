@@ -15,6 +15,7 @@ from book.dress import BOOK, CHAPTERS
 from book.entries import PARTS, Entry, evidence
 from kaf.files import replacing
 from kaf.records import FOLDER
+from kaf.report import p_value
 from kaf.verdicts import Comparison, comparisons, corrected, lost_dice, overall
 
 PAGE = BOOK / "appendix" / "claims.md"
@@ -70,9 +71,8 @@ def table(found: list[Comparison]) -> list[str]:
     lines = ["| | against | where | patients | trainings | difference in Dice | 95 % interval | p (Holm) | |",
              "|---|---|---|---|---|---|---|---|---|"]
     for c in found:
-        p = f"{c.p:.1e}" if c.p < 0.001 else f"{c.p:.3f}"
         lines.append(f"| {c.label} | {c.reference} | {c.where} | {c.patients} | {c.runs} | {c.difference:+.3f} | "
-                     f"{c.low:+.3f} to {c.high:+.3f} | {p} | {c.verdict} |")
+                     f"{c.low:+.3f} to {c.high:+.3f} | {p_value(c.p)} | {c.verdict} |")
     return lines
 
 

@@ -109,8 +109,8 @@ def comparison_table(rows: pd.DataFrame, reference: str, metric: str = "dice") -
         "m": found["m"], "method": found["method"], "against": found["reference"], "patients": found["patients"],
         f"difference in {metric}": found["difference"].map(lambda d: f"{d:+.{digits}f}"),
         "95 % interval": [_interval(*ends, digits, "+") for ends in zip(found["low"], found["high"], strict=True)],
-        "p Wilcoxon (Holm)": found["p_wilcoxon_holm"].map(_p_value),
-        "p t-test (Holm)": found["p_t_holm"].map(_p_value),
+        "p Wilcoxon (Holm)": found["p_wilcoxon_holm"].map(p_value),
+        "p t-test (Holm)": found["p_t_holm"].map(p_value),
     })  # fmt: skip
 
 
@@ -154,5 +154,6 @@ def _interval(low: float, high: float, digits: int = 3, sign: str = "") -> str:
     return "–" if np.isnan(low) else f"{low:{sign}.{digits}f} to {high:{sign}.{digits}f}"
 
 
-def _p_value(p: float) -> str:
+def p_value(p: float) -> str:
+    """Three decimals, and powers of ten below .001."""
     return f"{p:.1e}" if p < 0.001 else f"{p:.3f}"

@@ -13,6 +13,7 @@ import kaf
 from kaf.evaluate import COLUMNS, compare
 from kaf.report import (
     comparison_table,
+    p_value,
     provenance_line,
     read_numbers,
     results_table,
@@ -129,6 +130,10 @@ def test_comparison_is_made_for_each_m_and_reads_as_a_table():
     assert float(line["p Wilcoxon (Holm)"]) == pytest.approx(truth["p_wilcoxon_holm"], abs=6e-4)
     assert float(line["p t-test (Holm)"]) == pytest.approx(truth["p_t_holm"], rel=0.05)
     assert line["patients"] == 6
+
+
+def test_a_small_p_is_never_shown_as_zero():
+    assert [p_value(p) for p in (1.0, 0.0312, 0.001, 0.00042)] == ["1.000", "0.031", "0.001", "4.2e-04"]
 
 
 def test_comparison_of_distances():
