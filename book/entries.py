@@ -18,6 +18,7 @@ from workflow import plan
 
 SCRATCH, PRETRAINED, UNET, WIDE, SWIN = "KAF from scratch", "KAF pretrained", "UNet", "wide UNet", "SwinUNETR"
 OTHERS = ("Rotation", "SimCLR", "GCL", "PCL")
+LONGER = "pretrained 10 times longer"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ def evidence(grid: str, records: Path) -> pd.DataFrame:
 def settings(method: str, *names: str) -> tuple[str, ...]:
     """Labels of a method under some settings."""
     return tuple(f"{method}: {name}" for name in names)
+
+
+def longer(*methods: str) -> tuple[str, ...]:
+    """Labels of methods that were pretrained for longer."""
+    return tuple(label for method in methods for label in settings(method, LONGER))
 
 
 def both(grid: str, *names: str) -> tuple[Trial, ...]:
@@ -106,7 +112,8 @@ PARTS = {
                                       Trial("mixers", settings(PRETRAINED, "no mixing"), PRETRAINED)),
               "07_ablations", "worse"),
         Entry("M2", "Global and local pretraining is a better start under few labels: others are worse",
-              (Trial("fewshot", (SCRATCH, *OTHERS), PRETRAINED),), "06_fewshot", "worse"),
+              (Trial("fewshot", (SCRATCH, *OTHERS), PRETRAINED),
+               Trial("longer", (SCRATCH, *longer(*OTHERS)), *longer(PRETRAINED))), "06_fewshot", "worse"),
         Entry("M3", "The layer helps without pretraining too, most when labels are fewest; also beside a UNet of the "
               "same widths", (Trial("fewshot", (SCRATCH,), UNET), Trial("fewshot", (SCRATCH,), WIDE)), "06_fewshot",
               "better"),
@@ -134,7 +141,8 @@ PARTS = {
     ),
     "Checks that were never made": (
         Entry("C1", "Paired significance tests of the improvements",
-              (Trial("fewshot", (WIDE, SWIN, SCRATCH, *OTHERS, PRETRAINED), UNET),), "06_fewshot"),
+              (Trial("fewshot", (WIDE, SWIN, SCRATCH, *OTHERS, PRETRAINED), UNET),
+               Trial("longer", longer(*OTHERS, PRETRAINED), UNET)), "06_fewshot"),
         Entry("C2", "The contribution of the local loss by itself: without it pretraining is worse",
               (Trial("claims", settings(PRETRAINED, "L_pcl + L_global"), PRETRAINED),), "07_ablations", "worse"),
         Entry("C3", "Images corrupted by blur and noise: what happens to keypoints and to segmentation?",
@@ -180,6 +188,6 @@ PARTS = {
         Entry("D9", "How far do larger images, more filters and longer self-training go?",
               (Trial("strongest", (WIDE, "wide UNet self-trained"), UNET),), "09_alternatives", facts=reached),
         Entry("D10", "Does pretraining need more steps?",
-              (Trial("longer", settings(PRETRAINED, "pretrained 10 times longer"), PRETRAINED),), "07_ablations"),
+              tuple(Trial("longer", longer(method), method) for method in (*OTHERS, PRETRAINED)), "07_ablations"),
     ),
 }

@@ -15,15 +15,15 @@ import pandas as pd
 from kaf.choices import check_choice
 from kaf.files import exclusive, make_writable
 from kaf.records import FOLDER, OF_RUN, Record, read_records
-from kaf.study import PROTOCOLS
+from kaf.study import PROTOCOLS, configurations
 from workflow.grids import FILE, Job, expand, job_key, load_grids
 
 COLUMNS = ["key", "run", "levels", "method", "scale", "dataset", "setting", "seconds", "pretraining_seconds",
-           "corrupting_seconds"]
+           "corrupting_seconds", "steps", "pretraining_steps"]
 
 
 def recorded(records: Iterable[Record]) -> pd.DataFrame:
-    """Every recorded run: the ``key`` of its job, what it was, and the seconds that it and its pretraining took.
+    """Every recorded run: the ``key`` of its job, what it was, seconds and steps of its training and its pretraining.
 
     ``levels`` are the corruptions and levels that it was scored under, empty for the images as they are.
     """
@@ -32,13 +32,16 @@ def recorded(records: Iterable[Record]) -> pd.DataFrame:
         for name, rows in record.rows.groupby("run", sort=False):
             chain, what = list(_chain(record.runs[name])), _what(rows.iloc[0], record.runs[name])
             before = [facts for facts in chain if "method" not in facts["config"]]
+            own = [facts for facts in chain if facts not in before]
             levels = frozenset(rows.get(["corruption", "level"], pd.DataFrame()).itertuples(index=False, name=None))
             lines.append({
                 "key": job_key(what, [facts["config"]["experiment"] for facts in chain]), "run": name, "levels": levels,
                 **{column: what[column] for column in ("method", "scale", "dataset", "setting")},
-                "seconds": sum(facts["provenance"]["seconds"] for facts in chain if facts not in before),
+                "seconds": sum(facts["provenance"]["seconds"] for facts in own),
                 "pretraining_seconds": sum(facts["provenance"]["seconds"] for facts in before),
-                "corrupting_seconds": chain[0].get("seconds", 0.0)})
+                "corrupting_seconds": chain[0].get("seconds", 0.0),
+                "steps": _steps(facts["config"]["experiment"] for facts in own),
+                "pretraining_steps": _steps(facts["config"]["experiment"] for facts in before)})
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
@@ -48,6 +51,13 @@ def recorded_keys(records: str | Path = FOLDER) -> set[str]:
     with exclusive(records):
         known = recorded(read_records(records))
     return set(known.loc[~known["levels"].astype(bool), "key"])
+
+
+def _steps(configurations: Iterable[Mapping[str, Any]]) -> int:
+    """How long runs train in all; 0 where one counts passes over its data instead of steps."""
+    optims = [next(c[part] for part in ("selftrain", "finetune", "pretrain") if c.get(part))["optim"]
+              for c in configurations]
+    return 0 if any(optim["epochs"] for optim in optims) else sum(optim["steps"] for optim in optims)
 
 
 def _what(row: pd.Series, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,7 +101,7 @@ class Plan:
         return None if None in fine + before else sum(fine + before + after) / 3600
 
     def _seconds(self, job: Job, column: str) -> float | None:
-        """Mean over recorded runs, of the closest kind there is."""
+        """Mean over recorded runs of the closest kind there is, as if they had been trained for as many steps."""
         alike = self.known[(self.known["scale"] == job.scale) & (self.known[column] > 0)]
         wanted = {"method": job.method, "setting": job.setting, "dataset": job.dataset}
         for names in (("method", "setting", "dataset"), ("method", "dataset"), ("method",), ()):
@@ -99,8 +109,17 @@ class Plan:
             for name in names:
                 found = found[found[name] == wanted[name]]
             if len(found):
-                return float(found[column].mean())
+                return float((found[column] * self._times_longer(job, column, found)).mean())
         return None
+
+    def _times_longer(self, job: Job, column: str, found: pd.DataFrame) -> pd.Series | float:
+        """How many times as many steps a job trains for as recorded runs did; 1 where one of them counts otherwise."""
+        if column == "corrupting_seconds":
+            return 1.0
+        pretraining = column == "pretraining_seconds"
+        steps = _steps(c for c in configurations(job.experiment, job.method) if bool(c["pretrain"]) == pretraining)
+        recorded_steps = found[column.replace("seconds", "steps")]
+        return steps / recorded_steps if steps and recorded_steps.all() else 1.0
 
     def __str__(self) -> str:
         text = (f"grid {self.name}: {len(self.jobs)} runs, {len(self.jobs) - len(self.missing)} recorded, "

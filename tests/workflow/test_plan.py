@@ -85,6 +85,18 @@ def test_hours_of_a_pretraining_are_those_of_its_kind(tmp_path, file):
     assert Plan("small", tmp_path, file).hours() == pytest.approx(3 * 0.5 + 1.0)
 
 
+def test_hours_grow_with_the_steps_to_be_trained(tmp_path, file):
+    (job,) = expand({"runs": [{"methods": ["kaf_pretrained"], "m": [9]}]})
+    write_record(record_of(job, seconds=1800.0), "any", tmp_path)
+    optims = [job.experiment.finetune.optim, job.experiment.pretrain.optim]
+    block = {"methods": ["kaf_pretrained"], "m": [1], "changes": {
+        "finetune__optim__steps": 4 * optims[0].steps, "pretrain__optim__steps": 3 * optims[1].steps}}
+    file.write_text(yaml.safe_dump({"longer": {"runs": [block]}, "epochs": {"runs": [
+        {**block, "changes": {"finetune__optim__epochs": 9, "pretrain__optim__epochs": 9}}]}}))
+    assert Plan("longer", tmp_path, file).hours() == pytest.approx(4 * 0.5 + 3 * 1.0)
+    assert Plan("epochs", tmp_path, file).hours() == pytest.approx(0.5 + 1.0), "passes over the data are not steps"
+
+
 def test_an_unknown_grid_is_told(tmp_path, file):
     with pytest.raises(ValueError, match="unknown grid 'smal'; choose one of small"):
         Plan("smal", tmp_path, file)
