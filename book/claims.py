@@ -28,7 +28,7 @@ def measure(entry: Entry, records: Path) -> list[Comparison]:
     """All comparisons of an entry, their p values corrected together; made once."""
     found = []
     for trial in entry.trials:
-        rows = evidence(trial.grid, records)
+        rows = evidence(trial.grid, records).rows
         for group in sorted(set(rows["group"]) - {""}) if entry.by_group else [""]:
             some = rows[rows["group"] == group] if group else rows
             lines = [line for label in trial.labels for line in lost_dice(some, label, trial.reference)] \
@@ -88,7 +88,8 @@ def section(entry: Entry, records: Path) -> list[str]:
         lines += ["", *table(found)]
     grids = list(dict.fromkeys(trial.grid for trial in entry.trials))
     if grids:
-        named = ", ".join(f"`{grid}`" for grid in grids)
+        sizes = {grid: " and ".join(evidence(grid, records).sizes) for grid in grids}
+        named = "; ".join(f"`{grid}`" + (f" ({size})" if size else "") for grid, size in sizes.items())
         commands = ", ".join(f"`snakemake --config grid={grid} acdc=DIR`" for grid in grids)
         lines += ["", f"Records: {named}. Commands: {commands}."]
     if (CHAPTERS / f"{entry.chapter}.ipynb").is_file():
@@ -108,10 +109,10 @@ is: it says what would happen with other patients, not with other trainings. How
 other folds, draws or seeds, is said beside it; a difference between single trainings is a hint. Of corrupted images
 the differences are in the Dice that is lost, and *better* is to lose less.
 
-A verdict holds for the size of its runs, which *where* names: scale smoke has images of 80 pixels, networks of 8
-filters and a few hundred steps, and says nothing certain about large networks that train for days. Runs of another
-configuration than today's are no evidence, and an entry without runs is open. How to run a grid is said in
-`workflow/README.md`.
+A verdict holds for the size of its runs, which stands with its records: the images, the filters of the first block and
+the steps of training. Small networks say nothing certain about large ones that train for days, and where training was
+brief a setting may only change how fast a network learns ([D10](#entry-d10)). Runs of another configuration than
+today's are no evidence, and an entry without runs is open. How to run a grid is said in `workflow/README.md`.
 """
 
 

@@ -12,13 +12,13 @@ from book.dress import CHAPTERS
 from kaf.evaluate import summarise
 from kaf.expected import read_paper
 from kaf.monitors import COLLAPSED
+from kaf.records import Record
 from kaf.report import read_numbers
 from kaf.verdicts import labelled
 from workflow import plan
 
 SCRATCH, PRETRAINED, UNET, WIDE, SWIN = "KAF from scratch", "KAF pretrained", "UNet", "wide UNet", "SwinUNETR"
 OTHERS = ("Rotation", "SimCLR", "GCL", "PCL")
-LONGER = "pretrained 10 times longer"
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,14 @@ class Entry:
 
 
 @cache
-def evidence(grid: str, records: Path) -> pd.DataFrame:
-    """The recorded rows of a grid (:func:`workflow.plan.evidence`), read once."""
-    return plan.evidence(grid, records).rows
+def evidence(grid: str, records: Path) -> Record:
+    """What is recorded of a grid (:func:`workflow.plan.evidence`), read once."""
+    return plan.evidence(grid, records)
 
 
 def settings(method: str, *names: str) -> tuple[str, ...]:
     """Labels of a method under some settings."""
     return tuple(f"{method}: {name}" for name in names)
-
-
-def longer(*methods: str) -> tuple[str, ...]:
-    """Labels of methods that were pretrained for longer."""
-    return tuple(label for method in methods for label in settings(method, LONGER))
 
 
 def both(grid: str, *names: str) -> tuple[Trial, ...]:
@@ -69,7 +64,7 @@ def keypoints_under(kinds: tuple[str, ...], column: str, words: str) -> Callable
     """A finding: the mean of a column on the images as they are and under each corruption at its hardest."""
 
     def finding(records: Path) -> str:
-        rows = evidence("corruption", records)
+        rows = evidence("corruption", records).rows
         rows = labelled(rows)[lambda table: table["label"] == SCRATCH] if len(rows) else rows
         if rows.empty:
             return ""
@@ -94,7 +89,7 @@ def collapse(_: Path) -> str:
 
 def reached(records: Path) -> str:
     """The best mean Dice of the grid that goes as far as this book goes, beside the paper's best."""
-    rows, paper = evidence("strongest", records), read_paper("acdc")
+    rows, paper = evidence("strongest", records).rows, read_paper("acdc")
     if rows.empty:
         return ""
     best = summarise(rows, ["method", "m"], ["dice"]).groupby("m")["dice"].max()
@@ -112,8 +107,7 @@ PARTS = {
                                       Trial("mixers", settings(PRETRAINED, "no mixing"), PRETRAINED)),
               "07_ablations", "worse"),
         Entry("M2", "Global and local pretraining is a better start under few labels: others are worse",
-              (Trial("fewshot", (SCRATCH, *OTHERS), PRETRAINED),
-               Trial("longer", (SCRATCH, *longer(*OTHERS)), *longer(PRETRAINED))), "06_fewshot", "worse"),
+              (Trial("fewshot", (SCRATCH, *OTHERS), PRETRAINED),), "06_fewshot", "worse"),
         Entry("M3", "The layer helps without pretraining too, most when labels are fewest; also beside a UNet of the "
               "same widths", (Trial("fewshot", (SCRATCH,), UNET), Trial("fewshot", (SCRATCH,), WIDE)), "06_fewshot",
               "better"),
@@ -141,8 +135,7 @@ PARTS = {
     ),
     "Checks that were never made": (
         Entry("C1", "Paired significance tests of the improvements",
-              (Trial("fewshot", (WIDE, SWIN, SCRATCH, *OTHERS, PRETRAINED), UNET),
-               Trial("longer", longer(*OTHERS, PRETRAINED), UNET)), "06_fewshot"),
+              (Trial("fewshot", (WIDE, SWIN, SCRATCH, *OTHERS, PRETRAINED), UNET),), "06_fewshot"),
         Entry("C2", "The contribution of the local loss by itself: without it pretraining is worse",
               (Trial("claims", settings(PRETRAINED, "L_pcl + L_global"), PRETRAINED),), "07_ablations", "worse"),
         Entry("C3", "Images corrupted by blur and noise: what happens to keypoints and to segmentation?",
@@ -180,14 +173,16 @@ PARTS = {
         Entry("D6", "Does pretraining need more frames than the end-diastolic ones?",
               (Trial("ablation", settings(PRETRAINED, "ED only"), PRETRAINED),), "07_ablations"),
         Entry("D7", "Does self-training on slices without labels help?",
-              (Trial("selftrained", ("UNet self-trained",), UNET),
-               Trial("selftrained", ("wide UNet self-trained",), WIDE),
-               Trial("selftrained", ("KAF self-trained",), PRETRAINED)), "09_alternatives"),
+              tuple(Trial("selftrained", (f"{network} self-trained",), reference + words)
+                    for network, reference in ((UNET, UNET), (WIDE, WIDE), ("KAF", PRETRAINED))
+                    for words in ("", ": as many steps")), "09_alternatives"),
         Entry("D8", "Should only the largest piece of each predicted structure be kept?",
               (Trial("components", ("UNet: largest component",), UNET),), "09_alternatives"),
         Entry("D9", "How far do larger images, more filters and longer self-training go?",
               (Trial("strongest", (WIDE, "wide UNet self-trained"), UNET),), "09_alternatives", facts=reached),
-        Entry("D10", "Does pretraining need more steps?",
-              tuple(Trial("longer", longer(method), method) for method in (*OTHERS, PRETRAINED)), "07_ablations"),
+        Entry("D10", "Does it matter how long networks are trained?",
+              (*(Trial("length", (f"{method}: brief",), method) for method in (UNET, WIDE, SCRATCH, PRETRAINED)),
+               Trial("length", (f"{WIDE}: brief", f"{SCRATCH}: brief", f"{PRETRAINED}: brief"), f"{UNET}: brief"),
+               Trial("length", (f"{PRETRAINED}: brief, long pretraining",), f"{PRETRAINED}: brief")), "07_ablations"),
     ),
 }

@@ -46,12 +46,17 @@ class Record:
     runs: dict[str, dict[str, Any]]
 
     @property
+    def sizes(self) -> list[str]:
+        """How large the images and the networks were, and how long these were trained: each kind of run once."""
+        return list(dict.fromkeys(_sizes(run["config"]["experiment"]) for run in self.runs.values()))
+
+    @property
     def label(self) -> str:
         """What a figure of these rows must say: data set, scale, sizes, folds, draws, seeds, device, date."""
         if self.rows.empty:
             return "nothing yet"
         parts = [", ".join(self.rows["dataset"].unique()), "scale " + ", ".join(self.rows["scale"].unique())]
-        parts += list(dict.fromkeys(_sizes(run["config"]["experiment"]) for run in self.runs.values()))
+        parts += self.sizes
         for name in ("fold", "draw", "seed"):
             values = sorted(self.rows[name].unique())
             parts.append(f"{name}{'s' if len(values) > 1 else ''} {', '.join(map(str, values))}")
@@ -61,11 +66,12 @@ class Record:
 
 
 def _sizes(experiment: dict[str, Any]) -> str:
-    """How large the images and the network were, and how long it was trained."""
+    """The images, the network and its training in a few words."""
     data, optim = experiment["data"], experiment["finetune"]["optim"]
     spacing = f"{data['spacing_mm']:g} mm" if data["spacing_mm"] else "the files"
     length = f"{optim['epochs']} epochs" if optim["epochs"] else f"{optim['steps']} steps"
-    return f"{data['size']} px of {spacing}, {experiment['width']} filters, {length} of {optim['batch']}"
+    further = f", {selftrain['optim']['steps']} of self-training" if (selftrain := experiment.get("selftrain")) else ""
+    return f"{data['size']} px of {spacing}, {experiment['width']} filters, {length} of {optim['batch']}{further}"
 
 
 def read_record(name: str, folder: str | Path = FOLDER) -> Record:

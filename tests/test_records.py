@@ -119,6 +119,12 @@ def test_the_label_tells_runs_of_other_sizes_apart():
                                                           "512 px of the files, 32 filters, 201 epochs of 10"]
 
 
+def test_a_label_says_how_long_self_training_lasted():
+    further = EXPERIMENT | {"selftrain": {"optim": {"steps": 40}}}
+    runs = {"finetune-unet-a": {**FACTS, "config": {"experiment": further}}}
+    assert Record(rows(), runs).sizes == ["80 px of 2.5 mm, 6 filters, 150 steps of 8, 40 of self-training"]
+
+
 def test_nothing_to_gather(tmp_path):
     with pytest.raises(FileNotFoundError, match="no scored run"):
         gather(tmp_path)
