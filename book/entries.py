@@ -183,6 +183,7 @@ PARTS = {
         Entry("D10", "Does it matter how long networks are trained?",
               (*(Trial("length", (f"{method}: brief",), method) for method in (UNET, WIDE, SCRATCH, PRETRAINED)),
                Trial("length", (f"{WIDE}: brief", f"{SCRATCH}: brief", f"{PRETRAINED}: brief"), f"{UNET}: brief"),
-               Trial("length", (f"{PRETRAINED}: brief, long pretraining",), f"{PRETRAINED}: brief")), "07_ablations"),
+               *(Trial("length", (f"{PRETRAINED}: brief, long pretraining",), f"{method}: brief")
+                 for method in (PRETRAINED, SCRATCH, UNET))), "07_ablations"),
     ),
 }
