@@ -53,10 +53,10 @@ def recorded_keys(records: str | Path = FOLDER) -> set[str]:
     return set(known.loc[~known["levels"].astype(bool), "key"])
 
 
-def _steps(configurations: Iterable[Mapping[str, Any]]) -> int:
-    """How long runs train in all; 0 where one counts passes over its data instead of steps."""
+def _steps(chain: Iterable[Mapping[str, Any]]) -> int:
+    """Steps of runs with these configurations in all; 0 where one counts passes over its data instead."""
     optims = [next(c[part] for part in ("selftrain", "finetune", "pretrain") if c.get(part))["optim"]
-              for c in configurations]
+              for c in chain]
     return 0 if any(optim["epochs"] for optim in optims) else sum(optim["steps"] for optim in optims)
 
 
