@@ -71,7 +71,10 @@ class PretrainConfig(Checked):
     # Window of neighbouring slices: fraction of the stack, at least; (0, 0) takes the slice itself twice.
     neighbour: tuple[float, int] = (0.18, 2)
     augment: AugmentConfig = AUGMENT["default"]
-    task: str = field(default="contrast", metadata=LATER)  # or "rotation": by how many quarter turns?
+    # Or "rotation", by how many quarter turns?, or "restoration", what is in the masked cells?
+    task: str = field(default="contrast", metadata=LATER)
+    mask_cell: int = field(default=8, metadata=LATER)  # side of a cell to restore, pixels
+    mask_share: float = field(default=0.5, metadata=LATER)  # probability that a cell is masked
     parts: int = field(default=0, metadata=LATER)  # positives lie in the same of so many parts instead; 0: no parts
     frames: tuple[str, ...] = field(default=(), metadata=LATER)  # such as ("ED", "ES"); (): every frame
 

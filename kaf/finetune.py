@@ -23,7 +23,7 @@ from kaf.data.store import SliceSample, Store
 from kaf.evaluate import score_volume
 from kaf.loop import fit, make_fabric, step_generator
 from kaf.networks import build_network
-from kaf.pretrain import fingerprint, load_encoder
+from kaf.pretrain import fingerprint, load_pretrained
 from kaf.processes import gather, rank, share, world
 from kaf.runs import Run, load_weights
 
@@ -36,7 +36,7 @@ class Method:
 
     name: str
     network: str  # a name in kaf.networks.NETWORKS
-    pretraining: str = "none"  # or a name in kaf.pretrain.KINDS: the encoder comes from such a run of the same network
+    pretraining: str = "none"  # or a name in kaf.pretrain.KINDS: such a run of the same network is what it starts from
     selftrained: str = ""  # the method whose fine-tuned network goes on with a mean teacher (kaf.selftrain)
 
 
@@ -47,6 +47,7 @@ METHODS = {
     "swin_unetr": Method("SwinUNETR", "swin_unetr"),
     "kaf_scratch": Method("KAF from scratch", "kaf_unet"),
     "rotation": Method("Rotation", "unet", "rotation"),
+    "restoration": Method("Restoration", "unet", "restoration"),
     "simclr": Method("SimCLR", "unet", "simclr"),
     "gcl": Method("GCL", "unet", "gcl"),
     "pcl": Method("PCL", "unet", "pcl"),
@@ -89,7 +90,7 @@ def finetune(experiment: Experiment, store: Store, patients: Collection[str], ru
     """Train ``method`` on the labelled slices of ``patients``; returns the finished run.
 
     All weights train, and the last step is the result: nothing is chosen on other patients. ``pretrained``
-    is the run that the encoder comes from. Calling again resumes or returns at once. ``devices`` and ``num_nodes`` as
+    is the run that it starts from. Calling again resumes or returns at once. ``devices`` and ``num_nodes`` as
     in :func:`kaf.pretrain.pretrain`. Raises ``ValueError`` where the method and ``pretrained`` do not agree, or a
     patient has no labels.
     """
@@ -107,7 +108,7 @@ def finetune(experiment: Experiment, store: Store, patients: Collection[str], ru
     torch.manual_seed(experiment.seed)
     network = make_network(experiment, store, method)
     if pretrained is not None:
-        load_encoder(pretrained, network)
+        load_pretrained(pretrained, network)
     run = Run(Path(runs) / name, identity)
     keep_data_facts(run, store)
     steps = config.optim.total(len(dataset))

@@ -178,6 +178,13 @@ def inside(xy: Tensor, height: int, width: int) -> Tensor:
     return (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
 
 
+def read_pixels(maps: Tensor, xy: Tensor) -> Tensor:
+    """Values ``(B, K)`` of ``maps (B, H, W)`` in the pixels that hold ``xy (B, K, 2)``; outside those at the border."""
+    height, width = maps.shape[1:]
+    x, y = (xy + 0.5).floor().long().unbind(-1)
+    return maps.flatten(1).gather(1, y.clamp(0, height - 1) * width + x.clamp(0, width - 1))
+
+
 def pad(points: Keypoints, k: int) -> Keypoints:
     """Fill up to ``k`` entries with invalid ones. Raises ``ValueError`` if there are more than ``k``."""
     n = points.valid.shape[0]

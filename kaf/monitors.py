@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kaf.keypoints import Keypoints
+from kaf.keypoints import Keypoints, read_pixels
 
 COLLAPSED = 0.1  # a feature spread below this means that all slices have nearly the same feature
 FLAT = 0.98  # an attention entropy above this: as if nine in ten of 100 keypoints were looked at equally
@@ -49,10 +49,7 @@ def on_background(image: Tensor, keypoints: Keypoints) -> Tensor:
     low, high = image.amin((2, 3), keepdim=True), image.amax((2, 3), keepdim=True)
     bright = F.max_pool2d(image, 2 * REACH + 1, stride=1, padding=REACH)
     dark = bright < low + DARK * (high - low)
-    height, width = image.shape[2:]
-    x, y = (keypoints.xy + 0.5).floor().long().unbind(-1)
-    at = dark.flatten(1).gather(1, y.clamp(0, height - 1) * width + x.clamp(0, width - 1))
-    return at & keypoints.valid
+    return read_pixels(dark[:, 0], keypoints.xy) & keypoints.valid
 
 
 def background_share(image: Tensor, keypoints: Keypoints) -> float:

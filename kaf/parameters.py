@@ -38,10 +38,11 @@ NOT_NEGATIVE = ("0 or more", lambda value: value >= 0)
 RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "size": ("a positive multiple of 16", lambda value: value > 0 and value % 16 == 0),
     **dict.fromkeys(("spacing_mm", "points", "width", "steps", "batch", "dim", "heads", "hidden", "clip",
-                     "temperature", "match_px", "unlabelled"), POSITIVE),
+                     "temperature", "match_px", "mask_cell", "unlabelled"), POSITIVE),
     **dict.fromkeys(("epochs", "lr", "weight_decay", "final", "threshold", "depth", "parts", "seed",
                      "weight"), NOT_NEGATIVE),
     **dict.fromkeys(("warmup", "decay", "ramp"), ("a share between 0 and 1", lambda value: 0 <= value <= 1)),
+    "mask_share": ("a share above 0 and below 1", lambda value: 0 < value < 1),
     "weights": ("0 or more each", lambda values: min(values) >= 0),
 }
 

@@ -22,6 +22,7 @@ from kaf.loop import Loss, fit, make_fabric, step_generator
 from kaf.monitors import COLLAPSED, attention_entropy, background_share, feature_spread
 from kaf.networks import Encoder, UNet, build_network
 from kaf.processes import gather, rank, share, total, world
+from kaf.restoration import RestorationLoss, RestorationModel
 from kaf.rotation import RotationLoss, RotationModel
 from kaf.runs import Run, load_weights
 
@@ -29,10 +30,12 @@ MONITOR_EVERY = 10  # steps
 VIEWS_OF_ONE_SLICE = {"pretrain__weights": (1.0, 0.0, 0.0), "pretrain__neighbour": (0.0, 0)}
 
 #: Kinds of pretraining by name, and what each changes in an experiment. All but ``kaf`` are those of a UNet, with
-#: two views of one slice: rotation prediction (Gidaris et al. 2018) and the three masks of :mod:`kaf.contrast`.
+#: two views of one slice: rotation prediction (Gidaris et al. 2018), restoration of masked cells (Zhou et al. 2021) and
+#: the three masks of :mod:`kaf.contrast`.
 KINDS = {
     "kaf": {},
     "rotation": {"pretrain__task": "rotation", "pretrain__neighbour": (0.0, 0)},
+    "restoration": {"pretrain__task": "restoration", "pretrain__neighbour": (0.0, 0)},
     "simclr": {**VIEWS_OF_ONE_SLICE, "pretrain__threshold": 0.0},
     "gcl": {**VIEWS_OF_ONE_SLICE, "pretrain__parts": 4},
     "pcl": VIEWS_OF_ONE_SLICE,
@@ -150,7 +153,7 @@ def pretrain(experiment: Experiment, store: Store, patients: Collection[str], ru
 
     Give training patients only: a test patient seen here makes the evaluation transductive. Frames without
     labels take part. The run folder lies in ``runs`` and is named after its content; calling again
-    resumes it or, where it is finished, returns at once. Weights: :func:`load_encoder`.
+    resumes it or, where it is finished, returns at once. Weights: :func:`load_pretrained`.
 
     ``devices`` on each of ``num_nodes`` machines share every batch (:func:`kaf.loop.make_fabric`); the weights come
     out the same up to rounding. Raises ``ValueError`` where the batch cannot be shared evenly.
@@ -190,7 +193,8 @@ def make_encoder(network: str, experiment: Experiment) -> Encoder:
 
 def get_task(name: str) -> tuple[Callable[..., nn.Module], Callable[..., Loss]]:
     """The model and the loss of a pretext task, both made of a configuration. Raises ``ValueError``."""
-    tasks = {"contrast": (Pretrainer, PretrainLoss), "rotation": (RotationModel, RotationLoss)}
+    tasks = {"contrast": (Pretrainer, PretrainLoss), "rotation": (RotationModel, RotationLoss),
+             "restoration": (RestorationModel, RestorationLoss)}
     check_choice("pretraining task", name, tasks)
     return tasks[name]
 
@@ -201,11 +205,16 @@ def fingerprint(store: Store, volumes: list[int]) -> str:
     return digest(store.settings.digest, files)
 
 
-def load_encoder(run: Run, network: UNet) -> UNet:
-    """Copy the pretrained encoder of ``run``, KAF layers included, into ``network``; returns it.
+def load_pretrained(run: Run, network: UNet) -> UNet:
+    """Copy what ``run`` has pretrained into ``network``: the encoder, KAF layers included, and after restoration the
+    decoder, but for its head; returns it.
 
-    Raises ``ValueError`` where the run is unfinished or its encoder does not fit.
+    Raises ``ValueError`` where the run is unfinished or its weights do not fit.
     """
-    encoder = {k.removeprefix("encoder."): v for k, v in run.weights().items() if k.startswith("encoder.")}
-    load_weights(network.encoder, encoder, run.checkpoint)
+    weights = run.weights()
+    for name, part in (("encoder", network.encoder), ("decoder", network.decoder)):
+        found = {k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")}
+        if found:
+            own = {"head.weight": part.head.weight} if part is network.decoder else {}
+            load_weights(part, found | own, run.checkpoint)
     return network

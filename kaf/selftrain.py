@@ -20,7 +20,7 @@ from kaf.data.augment import augment
 from kaf.data.pairs import EpochSampler, SliceDataset, collate
 from kaf.data.store import SliceSample, Store
 from kaf.finetune import SegmentationLoss, get_method, keep_data_facts, labelled_volumes, load_network, z_score
-from kaf.keypoints import Keypoints
+from kaf.keypoints import Keypoints, read_pixels
 from kaf.loop import fit, make_fabric, step_generator
 from kaf.pretrain import fingerprint
 from kaf.runs import Run
@@ -124,11 +124,8 @@ def draw_boxes(batch: int, height: int, width: int, generator: Generator) -> Ten
 
 def mix_keypoints(keypoints: Keypoints, box: Tensor) -> Keypoints:
     """The K strongest of each slice's keypoints outside its ``box`` (B, H, W) and the slice before's inside it."""
-    height, width = box.shape[1:]
     other = Keypoints(*(field.roll(1, 0) for field in keypoints))
-    x, y = (torch.cat([keypoints.xy, other.xy], 1) + 0.5).floor().long().unbind(-1)  # (B, 2K)
-    inside = box.flatten(1).gather(1, y.clamp(0, height - 1) * width + x.clamp(0, width - 1))
-    own, pasted = inside.chunk(2, 1)
+    own, pasted = (read_pixels(box, some.xy) for some in (keypoints, other))
     valid = torch.cat([keypoints.valid & ~own, other.valid & pasted], 1)
     score = torch.cat([keypoints.score, other.score], 1).masked_fill(~valid, -torch.inf)
     order = score.argsort(dim=1, descending=True, stable=True)[:, : keypoints.valid.shape[1]]

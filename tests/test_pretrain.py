@@ -20,7 +20,7 @@ from kaf.pretrain import (
     encoder_entropy,
     fingerprint,
     flatten_pairs,
-    load_encoder,
+    load_pretrained,
     pair_losses,
     pretrain,
 )
@@ -55,7 +55,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(store, tmp_path, monkeypa
             run_it(store, tmp_path)
     half = Run(tmp_path / finished.folder.name, finished.config)
     with pytest.raises(ValueError, match=f"unfinished .{at + (how == 'ctrl-c')} of 4 steps"):
-        load_encoder(half, build_network("kaf_unet", 4, 2, LAYERS))
+        load_pretrained(half, build_network("kaf_unet", 4, 2, LAYERS))
     resumed = run_it(store, tmp_path)
     assert same_weights(resumed.weights(), finished.weights())
     assert resumed.history().equals(finished.history()) and resumed.history()["step"].tolist() == [0, 3]
@@ -99,7 +99,7 @@ def test_other_data_under_the_same_names_are_another_run(store):
 def test_the_encoder_moves_with_its_keypoint_layers(finished):
     network = build_network("kaf_unet", 4, 2, LAYERS)
     decoder = {k: v.clone() for k, v in network.state_dict().items() if k.startswith("decoder.")}
-    load_encoder(finished, network)
+    load_pretrained(finished, network)
     weights = finished.weights()
     for name, value in network.state_dict().items():
         source = decoder[name] if name.startswith("decoder.") else weights[name]
@@ -111,7 +111,7 @@ def test_the_encoder_moves_with_its_keypoint_layers(finished):
 @pytest.mark.parametrize("name, width", [("unet", 2), ("kaf_unet", 4)])
 def test_an_encoder_that_does_not_fit_is_refused(finished, name, width):
     with pytest.raises(ValueError, match="holds the weights of another network"):
-        load_encoder(finished, build_network(name, 4, width, LAYERS))
+        load_pretrained(finished, build_network(name, 4, width, LAYERS))
 
 
 def test_a_unet_has_only_the_bottleneck_loss(store, tmp_path):
@@ -153,7 +153,7 @@ def test_pretraining_may_read_some_frames_only(store, tmp_path, monkeypatch):
 def test_what_cannot_be_pretrained_is_refused(store, tmp_path):
     with pytest.raises(ValueError, match="'swin_unetr' has no encoder to pretrain"):
         pretrain(tiny_experiment(), store, TRAIN, tmp_path, "swin_unetr", "cpu")
-    with pytest.raises(ValueError, match="unknown pretraining task 'jigsaw'; choose one of contrast, rotation"):
+    with pytest.raises(ValueError, match="unknown pretraining task 'jigsaw'; choose one of contrast, rotation, restoration"):
         run_it(store, tmp_path, pretrain__task="jigsaw")
 
 

@@ -7,7 +7,7 @@ from kaf.correspondence import match_keypoints
 from kaf.data.augment import PRESETS
 from kaf.data.pairs import PairDataset, Window, collate, flatten_pairs
 from kaf.networks import build_network
-from kaf.pretrain import KINDS, load_encoder, pretrain
+from kaf.pretrain import KINDS, load_pretrained, pretrain
 from kaf.rotation import RotationLoss, RotationModel
 from tests.tiny import LAYERS, tiny_experiment
 
@@ -53,7 +53,7 @@ def test_the_encoder_of_a_rotation_run_starts_a_unet(store, tmp_path):
     experiment = tiny_experiment(pretrain__optim__lr=1e-2, pretrain__optim__steps=6).changed(**KINDS["rotation"])
     run = pretrain(experiment, store, TRAIN, tmp_path, "unet", "cpu")
     assert list(run.history()) == ["step", "lr", "loss", "rotation", "right", "spread"]
-    network = load_encoder(run, build_network("unet", 4, 2))
+    network = load_pretrained(run, build_network("unet", 4, 2))
     assert torch.equal(network.encoder.centre[0].weight, run.weights()["encoder.centre.0.weight"])
 
 
