@@ -16,6 +16,7 @@ from kaf.keypoints import (
     inside,
     pad,
     prepare,
+    read_pixels,
     top_k,
 )
 
@@ -86,6 +87,12 @@ def test_controls():
     first, second = detect_random(image, seed=1), detect_random(image, seed=1)
     assert torch.equal(first.xy, second.xy) and not torch.equal(first.xy, detect_random(image, seed=2).xy)
     assert inside(first.xy, *image.shape).all() and inside(grid.xy, *image.shape).all()
+
+
+def test_pixels_are_read_where_points_lie_and_at_the_border_beyond():
+    maps = torch.arange(2 * 3 * 4).view(2, 3, 4)
+    xy = torch.tensor([[1.4, 0.0], [1.5, 2.49], [-9.0, 1.0], [3.0, 9.0]])
+    assert read_pixels(maps, xy.expand(2, 4, 2)).tolist() == [[1, 10, 4, 11], [13, 22, 16, 23]]
 
 
 def test_inside_ends_half_a_pixel_beyond_the_centres():
