@@ -185,5 +185,7 @@ PARTS = {
                Trial("length", (f"{WIDE}: brief", f"{SCRATCH}: brief", f"{PRETRAINED}: brief"), f"{UNET}: brief"),
                *(Trial("length", (f"{PRETRAINED}: brief, long pretraining",), f"{method}: brief")
                  for method in (PRETRAINED, SCRATCH, UNET))), "07_ablations"),
+        Entry("D11", "Does it help to pretrain the decoder as well, by restoring masked slices?",
+              (Trial("restoration", ("Restoration",), UNET),), "09_alternatives"),
     ),
 }

@@ -71,7 +71,7 @@ class PretrainConfig(Checked):
     # Window of neighbouring slices: fraction of the stack, at least; (0, 0) takes the slice itself twice.
     neighbour: tuple[float, int] = (0.18, 2)
     augment: AugmentConfig = AUGMENT["default"]
-    task: str = field(default="contrast", metadata=LATER)  # or "rotation" by quarter turns, "restoration" of masked cells
+    task: str = field(default="contrast", metadata=LATER)  # or "rotation" (quarter turns), "restoration" (masked cells)
     mask_cell: int = field(default=8, metadata=LATER)  # side of a cell to restore, pixels
     mask_share: float = field(default=0.5, metadata=LATER)  # probability that a cell is masked
     parts: int = field(default=0, metadata=LATER)  # positives lie in the same of so many parts instead; 0: no parts

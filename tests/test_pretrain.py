@@ -153,7 +153,7 @@ def test_pretraining_may_read_some_frames_only(store, tmp_path, monkeypatch):
 def test_what_cannot_be_pretrained_is_refused(store, tmp_path):
     with pytest.raises(ValueError, match="'swin_unetr' has no encoder to pretrain"):
         pretrain(tiny_experiment(), store, TRAIN, tmp_path, "swin_unetr", "cpu")
-    with pytest.raises(ValueError, match="unknown pretraining task 'jigsaw'; choose one of contrast, rotation, restoration"):
+    with pytest.raises(ValueError, match="unknown pretraining task 'jigsaw'; choose one of contrast, rotation, rest"):
         run_it(store, tmp_path, pretrain__task="jigsaw")
 
 

@@ -41,7 +41,7 @@ def loss_of(batch, answer, step=3, **changes):
 
 
 def test_only_masked_cells_are_hidden_and_only_they_count(batch):
-    image, keypoints = flatten_pairs(batch)
+    image, _ = flatten_pairs(batch)
     loss, model = loss_of(batch, image)
     assert loss == 0
     hidden = model.image != image
