@@ -12,7 +12,7 @@ from kaf.data.pairs import PairSample, flatten_pairs
 from kaf.keypoints import Keypoints, read_pixels
 from kaf.loop import step_generator
 from kaf.networks import Decoder, Encoder, initialise
-from kaf.processes import gather, rank, world
+from kaf.processes import gather, rank, share, world
 
 
 class RestorationModel(nn.Module):
@@ -44,7 +44,7 @@ class RestorationLoss:
         image, keypoints, _ = augment(image, keypoints, None, config.augment, generator, share=(rank(), world()))
         shape = (world() * len(image), *image.shape[2:])
         mask = draw_cells(shape, config.mask_cell, config.mask_share, generator).to(image.device)
-        own = mask[rank() * len(image) : (rank() + 1) * len(image)]
+        own = mask[share(len(mask))]
         seen = keypoints._replace(valid=keypoints.valid & ~read_pixels(own, keypoints.xy))
         restored = gather(model(image.masked_fill(own[:, None], 0.0), seen).float())
         error = (restored - gather(image)).square() * mask[:, None]
@@ -52,8 +52,8 @@ class RestorationLoss:
         return loss, {"restoration": loss.detach()}
 
 
-def draw_cells(shape: tuple[int, int, int], cell: int, share: float, generator: torch.Generator) -> Tensor:
-    """Masks ``(N, H, W)``: square cells of ``cell`` pixels, each of which is masked with probability ``share``."""
+def draw_cells(shape: tuple[int, int, int], cell: int, probability: float, generator: torch.Generator) -> Tensor:
+    """Masks ``(N, H, W)``: square cells of ``cell`` pixels, each masked with ``probability``."""
     count, height, width = shape
-    drawn = torch.rand(count, 1, math.ceil(height / cell), math.ceil(width / cell), generator=generator) < share
+    drawn = torch.rand(count, 1, math.ceil(height / cell), math.ceil(width / cell), generator=generator) < probability
     return F.interpolate(drawn.float(), scale_factor=cell)[:, 0, :height, :width].bool()

@@ -9,7 +9,7 @@ from kaf.data.augment import augment
 from kaf.data.pairs import PairSample, flatten_pairs
 from kaf.loop import step_generator
 from kaf.monitors import feature_spread
-from kaf.processes import gather, rank, world
+from kaf.processes import gather, rank, share, world
 
 
 class RotationModel(nn.Module):
@@ -41,7 +41,7 @@ class RotationLoss:
         image, keypoints = flatten_pairs(batch)
         image, _, _ = augment(image, keypoints, None, self.config.augment, generator, share=(rank(), world()))
         turns = torch.randint(4, (world() * len(image),), generator=generator)
-        own = turns[rank() * len(image) : (rank() + 1) * len(image)]
+        own = turns[share(len(turns))]
         turned = torch.stack([slice_.rot90(int(k), (1, 2)) for slice_, k in zip(image, own, strict=True)])
         logits, features = (gather(x.float()) for x in model(turned))
         turns = turns.to(logits.device)
