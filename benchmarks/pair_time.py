@@ -46,7 +46,7 @@ def time_parts(store: Store, size: int, points: int, pairs: int) -> dict[str, fl
     """Milliseconds a pair for each part of the work."""
     volumes, window = store.select(), Window()
     datasets = {name: PairDataset(store, volumes, size, points, window, matching) for name, matching in (
-        ("read", lambda a, b: torch.zeros(len(a.valid)).long()), ("match", partial(match_keypoints, window=30)))}
+        ("read", None), ("match", partial(match_keypoints, window=30)))}
     order = EpochSampler(len(datasets["read"]), pairs).batches(0)
     parts = {name: milliseconds(dataset.__getitem__, order) for name, dataset in datasets.items()}
     parts["match"] -= parts["read"]

@@ -161,8 +161,11 @@ def pretrain(experiment: Experiment, store: Store, patients: Collection[str], ru
     fabric, config = make_fabric(device, devices, num_nodes, experiment.precision), experiment.pretrain
     volumes = [v for v in store.select(patients=patients, frames=config.frames or None)
                if store.volumes[v].shape[0] > 1]
+    matching = None
+    if config.task == "contrast" and config.weights[2]:  # L_local alone looks at matches, and finding them takes time
+        matching = partial(match_keypoints, window=config.match_px, rule=config.match_rule)
     dataset = PairDataset(store, volumes, experiment.data.size, experiment.data.points, Window(*config.neighbour),
-                          partial(match_keypoints, window=config.match_px, rule=config.match_rule), experiment.seed)
+                          matching, experiment.seed)
     identity = {"experiment": used_by("pretrain", experiment), "network": network,
                 "patients": sorted(patients), "store": fingerprint(store, volumes)}
     name = f"pretrain-{network}-{experiment.data.dataset}-{experiment.scale}-{digest(identity)}"

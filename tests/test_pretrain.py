@@ -129,14 +129,24 @@ def test_a_unet_has_only_the_bottleneck_loss(store, tmp_path):
 ])
 def test_every_kind_of_contrast_is_its_loss_on_two_views_of_one_slice(store, kind, expected):
     config = tiny_experiment().changed(**KINDS[kind]).pretrain
-    dataset = PairDataset(store, store.select(patients=TRAIN), 32, 12, Window(*config.neighbour),
-                          partial(match_keypoints, window=30.0))
+    dataset = PairDataset(store, store.select(patients=TRAIN), 32, 12, Window(*config.neighbour))
     batch = collate([dataset[i] for i in range(8)])
     assert torch.equal(batch.image[:, 0], batch.image[:, 1]) and batch.position[:, 0].unique().numel() > 2
     model = Pretrainer(build_network("unet", 2, 2).encoder, config)
     losses, centre = pair_losses(model, *flatten_pairs(batch), batch, config)
     assert list(losses) == ["pcl"]
     torch.testing.assert_close(losses["pcl"], expected(centre.unflatten(0, (-1, 2)), batch.position))
+
+
+@pytest.mark.parametrize("network, change, sought", [
+    ("kaf_unet", {}, True), ("kaf_unet", {"pretrain__weights": (1.0, 1.0, 0.0)}, False),
+    ("unet", KINDS["pcl"], False), ("unet", KINDS["rotation"], False)])
+def test_only_the_local_loss_has_correspondences_sought(store, tmp_path, monkeypatch, network, change, sought):
+    calls = []
+    monkeypatch.setattr("kaf.pretrain.match_keypoints",
+                        lambda a, b, **_: (calls.append(1), match_keypoints(a, b, 30))[1])
+    pretrain(tiny_experiment(pretrain__optim__steps=1, **change), store, TRAIN, tmp_path, network, device="cpu")
+    assert bool(calls) == sought
 
 
 def test_pretraining_may_read_some_frames_only(store, tmp_path, monkeypatch):

@@ -1,9 +1,7 @@
-from functools import partial
 
 import pytest
 import torch
 
-from kaf.correspondence import match_keypoints
 from kaf.data.augment import PRESETS
 from kaf.data.pairs import PairDataset, Window, collate, flatten_pairs
 from kaf.networks import build_network
@@ -15,8 +13,7 @@ TRAIN = ("patient001", "patient002")
 
 
 def pairs(store, count):
-    dataset = PairDataset(store, store.select(patients=TRAIN), 32, 12, Window(0.0, 0),
-                          partial(match_keypoints, window=30.0))
+    dataset = PairDataset(store, store.select(patients=TRAIN), 32, 12, Window(0.0, 0))
     return collate([dataset[3 * i] for i in range(count)])
 
 

@@ -26,7 +26,7 @@ class PairSample(NamedTuple):
 
     image: Tensor  # (2, size, size) uint8
     keypoints: Keypoints  # (2, K)
-    match: Tensor  # (K,) int64, index into the second slice's keypoints; -1 unmatched, -2 padding
+    match: Tensor  # (K,) int64, index into the second slice's keypoints; -1 unmatched, -2 padding; (0,) not asked for
     position: Tensor  # (2,) float32, slice index / number of slices
     mean: Tensor  # (2,) float32
     std: Tensor  # (2,) float32
@@ -87,12 +87,12 @@ class PairDataset(Dataset):
 
     The neighbour is uniform over the ``window``. ``matching`` finds the correspondences in the
     coordinates of the slices as stored, for instance
-    ``functools.partial(match_keypoints, window=30)``. Raises ``ValueError`` for no volumes, or for
-    volumes of a single slice, which have no neighbours.
+    ``functools.partial(match_keypoints, window=30)``; without it none are sought, for losses that do not look at
+    them. Raises ``ValueError`` for no volumes, or for volumes of a single slice, which have no neighbours.
     """
 
     def __init__(self, store: Store, volumes: Sequence[int], size: int, k: int, window: Window,
-                 matching: Matching, seed: int = 0):
+                 matching: Matching | None = None, seed: int = 0):
         single = [store.volumes[v].id for v in volumes if store.volumes[v].shape[0] < 2]
         if single:
             raise ValueError(f"volumes of a single slice have no neighbouring slices: {', '.join(single)}; "
@@ -114,7 +114,7 @@ class PairDataset(Dataset):
         return PairSample(
             torch.stack([first.image, second.image]),
             stack_keypoints([first.keypoints, second.keypoints]),
-            self.matching(first.keypoints, second.keypoints),
+            self.matching(first.keypoints, second.keypoints) if self.matching else torch.empty(0, dtype=torch.int64),
             torch.tensor([first.position, second.position]),
             torch.tensor([first.mean, second.mean]),
             torch.tensor([first.std, second.std]),

@@ -47,6 +47,12 @@ def chosen(dataset, n):
     return tuple(dataset[n].image[:, 0, 0].tolist())
 
 
+def test_without_a_matching_no_correspondences_are_given():
+    sample = PairDataset(FakeStore([5]), [0], SIZE, K, ACDC)[3]
+    assert sample.match.shape == (0,) and sample.match.dtype == torch.int64
+    assert collate([sample, sample]).match.shape == (2, 0)
+
+
 @pytest.mark.parametrize("slices", [2, 3, 5, 10])
 def test_neighbours_are_uniform_over_the_window(slices):
     dataset = pairs([slices])
