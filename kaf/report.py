@@ -72,7 +72,8 @@ def results_table(rows: pd.DataFrame) -> pd.DataFrame:
 
     Dice of every structure, their mean over patients with its 95 % interval, HD95 and ASSD in mm, the paper's
     pooled Dice (per fold, mean over structures), and how many structures were missed. Lines follow ``m``, then the
-    order of the methods in ``rows``. Raises ``ValueError`` for missing columns or several data sets at once.
+    order of the methods in ``rows``. Raises ``ValueError`` for missing columns, and for several data sets, or several
+    settings of a method, at once.
     """
     _check(rows)
     by = ["method", "m"]
@@ -147,6 +148,11 @@ def _check(rows: pd.DataFrame) -> None:
         if rows[column].nunique() > 1:
             values = ", ".join(map(str, rows[column].unique()))
             raise ValueError(f"the rows mix several values of {column!r} ({values}); select one")
+    for method, some in rows.groupby("method") if "setting" in rows else ():
+        if some["setting"].nunique() > 1:
+            names = ", ".join(map(repr, some["setting"].unique()))
+            raise ValueError(f"the rows of {method!r} mix several settings ({names}); select one, or take the labels "
+                             "of kaf.verdicts.labelled as methods")
 
 
 def _interval(low: float, high: float, digits: int = 3, sign: str = "") -> str:

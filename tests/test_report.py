@@ -21,6 +21,7 @@ from kaf.report import (
     show_numbers,
 )
 from kaf.runs import Run
+from kaf.verdicts import labelled
 
 NUMBERS = "kaf_numbers"
 
@@ -149,6 +150,12 @@ def test_tables_name_what_is_wrong():
     for table in (results_table, lambda r: comparison_table(r, "UNet")):
         with pytest.raises(ValueError, match=r"several values of 'dataset' \(phantom, acdc\)"):
             table(mixed)
+    longer = pd.concat([rows.assign(setting=name) for name in ("", "as many steps")])
+    with pytest.raises(ValueError, match=r"'KAF' mix several settings \('', 'as many steps'\); select one"):
+        results_table(longer)
+    named = labelled(longer)
+    found = results_table(named.assign(method=named["label"]))
+    assert {"UNet", "UNet: as many steps"} <= set(found["method"]) and len(found) == 2 * len(results_table(rows))
 
 
 def test_provenance_in_one_line(tmp_path):
