@@ -1,6 +1,6 @@
 """What changes of a method do: a figure of paired comparisons (chapters 7 to 9)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 import matplotlib.pyplot as plt
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kaf.canvas import DPI, MARKERS, ON_WHITE, WIDTH, styled
-from kaf.verdicts import Comparison
+from kaf.verdicts import Comparison, noise_floor
 
 LOOKS = dict(zip(("better", "worse", "no difference shown"), zip(ON_WHITE, MARKERS, strict=True), strict=False))
 LINE, MARGIN = 0.27, 0.75  # inches of a line, and of what each panel has besides
@@ -21,13 +21,13 @@ def short(c: Comparison) -> str:
 
 
 @styled
-def forest_figure(found: Sequence[Comparison], noise: float = float("nan")) -> Figure:
+def forest_figure(found: Sequence[Comparison], noise: Mapping[tuple[str, int], float] | None = None) -> Figure:
     """Differences in Dice with their 95 % intervals: a line for each comparison.
 
     A panel holds neighbours that share reference, place, patients and number of trainings, and says so.
-    Hollow markers are differences that are not shown. ``noise`` is the standard deviation between two trainings of
-    one setting (:func:`kaf.verdicts.run_noise`): within the grey band lie 95 % of the differences that luck alone makes
-    of single runs. Raises ``ValueError`` without any comparison.
+    Hollow markers are differences that are not shown. ``noise`` is the standard deviation between trainings of one
+    setting (:func:`kaf.verdicts.noise_by_place`); where it is known, 95 % of the differences that luck alone makes of
+    as many trainings lie within the grey band. Raises ``ValueError`` without any comparison.
     """
     if not found:
         raise ValueError("there is no comparison to show; are these settings recorded?")
@@ -36,10 +36,11 @@ def forest_figure(found: Sequence[Comparison], noise: float = float("nan")) -> F
     figure, axes = plt.subplots(len(groups), 1, figsize=(WIDTH, sum(heights) + 0.3), dpi=DPI, layout="constrained",
                                 squeeze=False, sharex=True, gridspec_kw={"height_ratios": heights})
     plt.close(figure)
-    for ax, ((reference, where, patients, runs), lines) in zip(axes.flat, groups, strict=True):
+    for ax, ((reference, where, patients, runs, _), lines) in zip(axes.flat, groups, strict=True):
         _lines(ax, lines)
-        if noise == noise:
-            ax.axvspan(-1.96 * 2**0.5 * noise, 1.96 * 2**0.5 * noise, color="0.9", zorder=0)
+        floor = noise_floor(lines[0], noise or {})
+        if floor == floor:
+            ax.axvspan(-floor, floor, color="0.9", zorder=0)
         ax.set_xlabel(f"difference in Dice from {reference}\n"
                       f"{where}, {patients} patients, {runs} training{'s' * (runs > 1)} each")
         ax.tick_params(labelbottom=True)
@@ -49,9 +50,9 @@ def forest_figure(found: Sequence[Comparison], noise: float = float("nan")) -> F
     return figure
 
 
-def _alike(c: Comparison) -> tuple[str, str, int, int]:
+def _alike(c: Comparison) -> tuple[str, str, int, int, int]:
     """What the lines of a panel share."""
-    return c.reference, c.where, c.patients, c.runs
+    return c.reference, c.where, c.patients, c.runs, c.steps
 
 
 def _lines(ax: Axes, lines: Sequence[Comparison]) -> None:

@@ -1,6 +1,6 @@
 """From recorded runs to a verdict in words: paired over patients, corrected for their number (appendix, claims)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +26,7 @@ class Comparison:
     low: float  # of the 95 % bootstrap interval over patients
     high: float
     p: float  # Wilcoxon over patients, Holm's correction within the entry
+    steps: int = 0  # of fine-tuning the reference
 
     @property
     def verdict(self) -> str:
@@ -47,7 +48,7 @@ def comparisons(rows: pd.DataFrame, labels: Sequence[str], reference: str) -> li
     """Each of ``labels`` against ``reference`` in all data sets, protocols, scales and numbers M that have both.
 
     Only runs of folds, draws and seeds that both sides have are looked at. P values are not corrected yet
-    (:func:`corrected`). ``rows`` are those of records, see :func:`labelled`.
+    (:func:`corrected`). ``rows`` are those of records, see :func:`labelled`; their column ``steps`` may be missing.
     """
     rows, found = labelled(rows), []
     for where, group in rows[rows["label"].isin([*labels, reference])].groupby(SHARED, sort=True):
@@ -57,8 +58,9 @@ def comparisons(rows: pd.DataFrame, labels: Sequence[str], reference: str) -> li
                 continue
             line = compare(both, [label], reference, column="label").iloc[0]
             runs = len(both[both["label"] == label][PAIRED].drop_duplicates())
+            steps = int(both.loc[both["label"] == reference, "steps"].iloc[0]) if "steps" in both else 0
             found.append(Comparison(label, reference, _where(*where), int(line["patients"]), runs, line["difference"],
-                                    line["low"], line["high"], line["p_wilcoxon"]))
+                                    line["low"], line["high"], line["p_wilcoxon"], steps))
     return found
 
 
@@ -89,6 +91,21 @@ def run_noise(rows: pd.DataFrame) -> float:
     runs = patients.groupby([*same, "seed"]).mean().groupby(same)
     freedom = (runs.count() - 1).sum()
     return float(np.sqrt((runs.var() * (runs.count() - 1)).sum() / freedom)) if freedom else float("nan")
+
+
+def noise_by_place(rows: pd.DataFrame) -> dict[tuple[str, int], float]:
+    """:func:`run_noise` of each place of comparisons and length of training: of ``Comparison.where`` and ``steps``."""
+    places = rows.groupby([*SHARED, "steps"])
+    found = {(_where(*where), int(steps)): run_noise(some) for (*where, steps), some in places}
+    return {place: noise for place, noise in found.items() if not np.isnan(noise)}
+
+
+def noise_floor(c: Comparison, noise: Mapping[tuple[str, int], float]) -> float:
+    """What the luck of trainings alone makes of the difference, at most, in 95 of 100 cases; NaN where it is unknown.
+
+    ``noise`` is that of :func:`noise_by_place`. The runs of a comparison count as independent.
+    """
+    return 1.96 * (2 / c.runs) ** 0.5 * noise.get((c.where, c.steps), float("nan"))
 
 
 def corrected(found: Iterable[Comparison]) -> list[Comparison]:

@@ -48,8 +48,11 @@ def test_only_what_is_shown_is_filled():
 
 def test_the_band_is_what_luck_makes_of_two_single_runs():
     assert not forest_figure([BETTER]).axes[0].patches
-    band = forest_figure([BETTER], noise=0.01).axes[0].patches[0]
-    assert (band.get_x(), band.get_width()) == pytest.approx((-0.0277, 0.0554), abs=1e-4)
+    noise = {(BETTER.where, 400): 0.01}
+    assert not forest_figure([BETTER], noise).axes[0].patches  # it was trained for another number of steps
+    single, five = forest_figure([replace(BETTER, steps=400), replace(BETTER, steps=400, runs=5)], noise).axes
+    assert (single.patches[0].get_x(), single.patches[0].get_width()) == pytest.approx((-0.0277, 0.0554), abs=1e-4)
+    assert five.patches[0].get_width() == pytest.approx(0.0554 / 5**0.5, abs=1e-4)
 
 
 def test_nothing_to_show_is_told():

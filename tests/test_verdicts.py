@@ -1,8 +1,20 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from kaf.verdicts import Comparison, comparisons, corrected, labelled, lost_dice, overall, run_noise
+from kaf.verdicts import (
+    Comparison,
+    comparisons,
+    corrected,
+    labelled,
+    lost_dice,
+    noise_by_place,
+    noise_floor,
+    overall,
+    run_noise,
+)
 
 
 def rows(method="UNet", setting="", shift=0.0, m=2, folds=(0,), patients=16, spread=0.01, seed=0):
@@ -87,3 +99,17 @@ def test_noise_is_the_spread_of_runs_that_differ_in_their_seed_alone():
     pooled = ((0.01**2 * 2 + 0.03**2 * 2) / (1 + 2)) ** 0.5  # squares of the distances from the means; 1 and 2 free
     assert run_noise(pd.concat(tables)) == pytest.approx(pooled)
     assert np.isnan(run_noise(rows()))
+
+
+def test_a_floor_belongs_to_a_place_and_to_a_length_of_training():
+    def run(seed, shift, steps=400, **changes):
+        return rows("KAF", shift=shift, spread=0.0).assign(**{"seed": seed, "steps": steps, **changes})
+
+    noise = noise_by_place(pd.concat([run(0, 0.0), run(1, 0.02), run(0, 0.3, 2000), run(1, 0.3, 2000), run(0, 0, m=6)]))
+    place = "acdc, scale laptop, M = 2"
+    assert noise == pytest.approx({(place, 400): 0.02 / 2**0.5, (place, 2000): 0.0})
+    long = rows("KAF", "long", shift=0.1, seed=5).assign(steps=2000)
+    brief, = comparisons(pd.concat([run(0, 0.0), long]), ["KAF: long"], "KAF")
+    assert brief.steps == 400 and noise_floor(brief, noise) == pytest.approx(1.96 * 0.02)
+    assert noise_floor(replace(brief, runs=4), noise) == pytest.approx(1.96 * 0.01)
+    assert np.isnan(noise_floor(replace(brief, where="elsewhere"), noise))

@@ -134,6 +134,8 @@ class Plan:
 def evidence(name: str, records: str | Path = FOLDER, file: str | Path = FILE) -> Record:
     """The recorded rows of a grid's jobs in their order, under the names of their settings in the grid, and their runs.
 
+    A column ``steps`` says for how many steps each was fine-tuned; 0 where passes over the data were counted instead.
+
     Rows of another configuration than the library resolves today are left out: they are no evidence about it.
     """
     plan, tables, runs = Plan(name, records, file), [], {}
@@ -144,9 +146,13 @@ def evidence(name: str, records: str | Path = FOLDER, file: str | Path = FILE) -
         rows = record.rows[record.rows["run"].isin(lines["run"])]
         if len(rows):  # a record of another kind has columns of its own
             keys = rows["run"].map(lines.set_index("run")["key"])
-            tables.append(rows.assign(setting=keys.map(settings), place=keys.map(list(settings).index)))
-            runs |= {run: record.runs[run] for run in rows["run"].unique()}
-    found = pd.concat(tables) if tables else pd.DataFrame(columns=[*OF_RUN, "group", "place"])
+            own = {run: record.runs[run] for run in rows["run"].unique()}
+            optims = {run: facts["config"]["experiment"]["finetune"]["optim"] for run, facts in own.items()}
+            steps = {run: 0 if optim["epochs"] else optim["steps"] for run, optim in optims.items()}
+            tables.append(rows.assign(setting=keys.map(settings), place=keys.map(list(settings).index),
+                                      steps=rows["run"].map(steps)))
+            runs |= own
+    found = pd.concat(tables) if tables else pd.DataFrame(columns=[*OF_RUN, "group", "place", "steps"])
     found = found.sort_values("place", kind="stable").drop(columns="place")
     key = [c for c in ("run", "patient", "frame", "structure", "corruption", "level") if c in found]
     return Record(found.drop_duplicates(key, ignore_index=True), runs)
