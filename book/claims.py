@@ -5,8 +5,10 @@ the configuration that the library resolves today: without such runs an entry is
 """
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
+from math import isnan
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, for book/ and workflow/
@@ -16,7 +18,7 @@ from book.entries import PARTS, Entry, evidence
 from kaf.files import replacing
 from kaf.records import FOLDER
 from kaf.report import p_value
-from kaf.verdicts import Comparison, comparisons, corrected, lost_dice, overall
+from kaf.verdicts import Comparison, comparisons, corrected, lost_dice, noise_by_place, noise_floor, overall
 
 PAGE = BOOK / "appendix" / "claims.md"
 ONE_TRAINING = "Each side is a single training, whose luck is part of the difference."
@@ -66,13 +68,15 @@ def overview(records: Path) -> list[str]:
     return [*lines, ""]
 
 
-def table(found: list[Comparison]) -> list[str]:
-    """Comparisons as the lines of a table."""
-    lines = ["| | against | where | patients | trainings | difference in Dice | 95 % interval | p (Holm) | |",
-             "|---|---|---|---|---|---|---|---|---|"]
+def table(found: list[Comparison], noise: Mapping[tuple[str, int], float]) -> list[str]:
+    """Comparisons as the lines of a table, beside the noise floor where ``noise`` has one."""
+    lines = ["| | against | where | patients | trainings | difference in Dice | 95 % interval | noise floor | "
+             "p (Holm) | |", "|---|---|---|---|---|---|---|---|---|---|"]
     for c in found:
+        floor = noise_floor(c, noise)
         lines.append(f"| {c.label} | {c.reference} | {c.where} | {c.patients} | {c.runs} | {c.difference:+.3f} | "
-                     f"{c.low:+.3f} to {c.high:+.3f} | {p_value(c.p)} | {c.verdict} |")
+                     f"{c.low:+.3f} to {c.high:+.3f} | {'' if isnan(floor) else f'{floor:.3f}'} | {p_value(c.p)} | "
+                     f"{c.verdict} |")
     return lines
 
 
@@ -85,7 +89,7 @@ def section(entry: Entry, records: Path) -> list[str]:
     words = " ".join(filter(None, (verdict, lucky, facts)))
     lines = [f"({anchor(entry)})=", f"### {entry.key}. {entry.text}", "", words]
     if found:
-        lines += ["", *table(found)]
+        lines += ["", *table(found, noise_by_place(evidence("seeds", records).rows))]
     grids = list(dict.fromkeys(trial.grid for trial in entry.trials))
     if grids:
         sizes = {grid: " and ".join(evidence(grid, records).sizes) for grid in grids}
@@ -106,7 +110,10 @@ Every comparison is paired over patients. *Better* and *worse* mean that the mea
 bootstrap interval without 0 and a Wilcoxon test below .05 after Holm's correction for all comparisons of the entry;
 anything else is *no difference shown*, which is not the same as no difference. The test takes a trained network as it
 is: it says what would happen with other patients, not with other trainings. How many trainings each side has, from
-other folds, draws or seeds, is said beside it; a difference between single trainings is a hint. Of corrupted images
+other folds, draws or seeds, is said beside it; a difference between single trainings is a hint. The {term}`noise floor`
+is what luck alone makes of the difference of so many trainings, at most, in 95 of 100 cases. It is measured where the
+grid `seeds` has trained networks of the same size for as many steps, on one fold with several seeds; a difference below
+it may be luck, whatever its verdict. Of corrupted images
 the differences are in the Dice that is lost, and *better* is to lose less.
 
 A verdict holds for the size of its runs, which stands with its records: the images, the filters of the first block and

@@ -141,19 +141,20 @@ def open_study(experiment: Experiment, data_root: str | Path = "", output: str |
     kfold({case.patient: case.group for case in find_cases(dataset, root)}, folds)  # enough patients, before the work
     settings = StoreSettings(dataset, experiment.data.spacing_mm, detector=experiment.data.detector)
     store = prepare(dataset, root, home / "stores" / f"{dataset}-{store_name(experiment)}", settings)
-    split = split_by(protocol, store.patients, folds, experiment.seed)[fold]
+    split = split_by(protocol, store.patients, folds)[fold]
     return Study(experiment, store, split, fold, home / "runs", device, devices, num_nodes, protocol)
 
 
-def split_by(protocol: str, groups: Mapping[str, str], folds: int, seed: int) -> list[Split]:
+def split_by(protocol: str, groups: Mapping[str, str], folds: int) -> list[Split]:
     """The splits of a protocol; ``groups`` maps a patient to its pathology group.
 
-    ``inner`` sets as many patients of the training side aside as the fold tests, and leaves those of the fold out.
+    They do not depend on the seed of an experiment: two seeds are two trainings for the same patients. ``inner`` sets
+    as many patients of the training side aside as the fold tests, and leaves those of the fold out.
     """
     if protocol == "paper":
         return paper_folds(groups)
-    splits = kfold(groups, folds, seed)
-    return [inner_split(s.train, len(s.test), seed, groups) for s in splits] if protocol == "inner" else splits
+    splits = kfold(groups, folds)
+    return [inner_split(s.train, len(s.test), 0, groups) for s in splits] if protocol == "inner" else splits
 
 
 def store_name(experiment: Experiment) -> str:

@@ -41,6 +41,15 @@ def test_few_shot_scores_every_frame_of_the_test_patients(here, method):
     assert again.folder == run.folder and np.array_equal(rows["dice"], same["dice"], equal_nan=True)
 
 
+def test_another_seed_is_another_training_for_the_same_patients(here):
+    other = study.open_study(tiny(here.experiment.data.dataset).changed(seed=1), output=here.runs.parent, device="cpu")
+    assert other.split == here.split and other.labelled(2) == here.labelled(2)
+    runs = [some.train("unet", 2) for some in (here, other)]
+    weights = [run.weights()["encoder.blocks.0.0.weight"] if "encoder.blocks.0.0.weight" in run.weights()
+               else next(iter(run.weights().values())) for run in runs]
+    assert not np.array_equal(*weights)
+
+
 def test_every_method_gets_the_same_labelled_patients_and_none_of_the_test_fold(here):
     patients = {method: here.few_shot(method, 2)[0].config["patients"] for method in ("unet", "kaf_pretrained")}
     assert patients["unet"] == patients["kaf_pretrained"] == list(here.labelled(2))
@@ -82,7 +91,7 @@ GROUPS = {f"patient{n:03d}": "AB"[n % 2] for n in range(1, 21)}
 
 
 def test_inner_validation_touches_no_test_patient_and_has_as_many():
-    outers, inners = (study.split_by(protocol, GROUPS, 5, 3) for protocol in ("patient", "inner"))
+    outers, inners = (study.split_by(protocol, GROUPS, 5) for protocol in ("patient", "inner"))
     for outer, inner in zip(outers, inners, strict=True):
         assert set(inner.train) | set(inner.test) == set(outer.train)
         assert len(inner.test) == len(outer.test) and not set(inner.test) & set(outer.test)
