@@ -146,7 +146,7 @@ PARTS = {
         Entry("L1", "Keypoint quality in low contrast and noise", (), "08_robustness",
               facts=keypoints_under(("contrast", "noise", "bias"), "repeatability", "Share of keypoints found again")),
         Entry("L2", "Similar anatomy within a position threshold may not hold for pathology",
-              (Trial("fewshot", (PRETRAINED,), SCRATCH),), "06_fewshot", by_group=True),
+              (Trial("fewshot", (PRETRAINED,), SCRATCH),), "08_robustness", by_group=True),
         Entry("L3", "Several readings of gathering and scattering: do they differ?",
               (Trial("ablation", settings(SCRATCH, "nearest gather", "sum scatter", "overwrite scatter"), SCRATCH),),
               "07_ablations"),

@@ -1,6 +1,6 @@
 """How far the numbers of chapters 5 and 6 move with the seed: ``python book/spread.py [SEEDS]``.
 
-Every seed deals the folds, draws the labelled patients, starts the weights and orders the batches anew. Runs are
+Every seed starts the weights and orders and augments the batches anew; the patients stay the same. Runs are
 kept in ``_build/spread`` (or ``$KAF_HOME``), so that the command goes on where it stopped. Writes
 ``book/records/spread.csv`` and its JSON; the chapters show them beside what they computed themselves.
 """
