@@ -11,17 +11,24 @@ from functools import cache
 from math import isnan
 from pathlib import Path
 
+import pandas as pd
+
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, for book/ and workflow/
 
 from book.dress import BOOK, CHAPTERS
 from book.entries import PARTS, Entry, evidence
 from kaf.files import replacing
+from kaf.finetune import get_method
+from kaf.noise import Noise, noise_by_place, noise_floor
 from kaf.records import FOLDER
 from kaf.report import p_value
-from kaf.verdicts import Comparison, comparisons, corrected, lost_dice, noise_by_place, noise_floor, overall
+from kaf.verdicts import Comparison, comparisons, corrected, labelled, lost_dice, overall
+from workflow.grids import expand, load_grids
 
 PAGE = BOOK / "appendix" / "claims.md"
 ONE_TRAINING = "Each side is a single training, whose luck is part of the difference."
+FEW_TRAININGS = "So say the patients; over the trainings no interval leaves out 0."
+IN_SHORT = {"": "", ONE_TRAINING: "Single trainings.", FEW_TRAININGS: "Over patients only."}
 OPEN = "Open: nothing is recorded under today's configuration."
 
 
@@ -52,6 +59,26 @@ def verdict_of(entry: Entry, found: list[Comparison]) -> str:
     return f"{holds} in some comparisons, not shown in others." if said.endswith("some") else f"{holds}."
 
 
+def luck_of(found: list[Comparison]) -> str:
+    """What trainings have to say about the verdict, where they could say something else."""
+    shown = [c for c in found if c.verdict != "no difference shown"]
+    if not shown or any(c.trainings_agree for c in shown):
+        return ""
+    return ONE_TRAINING if max(c.runs for c in shown) == 1 else FEW_TRAININGS
+
+
+def open_pairs(entry: Entry, found: list[Comparison]) -> list[str]:
+    """Comparisons of an entry that the grids have and the records do not yet."""
+    there = {(c.label, c.reference) for c in found}
+    pairs = []
+    for trial in entry.trials:
+        jobs = [(get_method(job.method).name, job.setting) for job in expand(load_grids()[trial.grid])]
+        planned = set(labelled(pd.DataFrame(jobs, columns=["method", "setting"]))["label"])
+        pairs += [f"{label} against {trial.reference}" for label in trial.labels
+                  if {label, trial.reference} <= planned and (label, trial.reference) not in there]
+    return list(dict.fromkeys(pairs))
+
+
 def anchor(entry: Entry) -> str:
     """The name by which the overview links to an entry."""
     return f"entry-{entry.key.lower()}"
@@ -63,20 +90,23 @@ def overview(records: Path) -> list[str]:
     for entry in (entry for entries in PARTS.values() for entry in entries):
         found = measure(entry, records)
         verdict = "Findings in words." if entry.facts and not found else verdict_of(entry, found)
-        counts = [max(values) if found else "" for values in ([c.patients for c in found], [c.runs for c in found])]
-        lines.append(f"| [{entry.key}](#{anchor(entry)}) | {entry.text} | {verdict} | {counts[0]} | {counts[1]} |")
+        counts = [" to ".join(map(str, sorted({min(values), max(values)}))) if found else ""
+                  for values in ([c.patients for c in found], [c.runs for c in found])]
+        words = " ".join(filter(None, (verdict, IN_SHORT[luck_of(found)])))
+        lines.append(f"| [{entry.key}](#{anchor(entry)}) | {entry.text} | {words} | {counts[0]} | {counts[1]} |")
     return [*lines, ""]
 
 
-def table(found: list[Comparison], noise: Mapping[tuple[str, int], float]) -> list[str]:
+def table(found: list[Comparison], noise: Mapping[tuple[str, int, str], Noise]) -> list[str]:
     """Comparisons as the lines of a table, beside the noise floor where ``noise`` has one."""
-    lines = ["| | against | where | patients | trainings | difference in Dice | 95 % interval | noise floor | "
-             "p (Holm) | |", "|---|---|---|---|---|---|---|---|---|---|"]
+    lines = ["| | against | where | patients | trainings | difference in Dice | 95 % over patients | p (Holm) | "
+             "95 % over trainings | noise floor | |", "|---|---|---|---|---|---|---|---|---|---|---|"]
     for c in found:
-        floor = noise_floor(c, noise)
+        floor, (low, high) = noise_floor(c, noise), c.over_runs
         lines.append(f"| {c.label} | {c.reference} | {c.where} | {c.patients} | {c.runs} | {c.difference:+.3f} | "
-                     f"{c.low:+.3f} to {c.high:+.3f} | {'' if isnan(floor) else f'{floor:.3f}'} | {p_value(c.p)} | "
-                     f"{c.verdict} |")
+                     f"{c.low:+.3f} to {c.high:+.3f} | {p_value(c.p)} | "
+                     f"{'' if isnan(low) else f'{low:+.3f} to {high:+.3f}'} | "
+                     f"{'' if isnan(floor) else f'{floor:.3f}'} | {c.verdict} |")
     return lines
 
 
@@ -85,8 +115,9 @@ def section(entry: Entry, records: Path) -> list[str]:
     found = measure(entry, records)
     facts = entry.facts(records) if entry.facts else ""
     verdict = f"**{verdict_of(entry, found)}**" if found or not facts else ""
-    lucky = ONE_TRAINING if found and max(c.runs for c in found) == 1 else ""
-    words = " ".join(filter(None, (verdict, lucky, facts)))
+    missing = open_pairs(entry, found) if found else []
+    still = f"Not recorded yet: {', '.join(missing)}." if missing else ""
+    words = " ".join(filter(None, (verdict, luck_of(found), still, facts)))
     lines = [f"({anchor(entry)})=", f"### {entry.key}. {entry.text}", "", words]
     if found:
         lines += ["", *table(found, noise_by_place(evidence("seeds", records).rows))]
@@ -110,11 +141,14 @@ Every comparison is paired over patients. *Better* and *worse* mean that the mea
 bootstrap interval without 0 and a Wilcoxon test below .05 after Holm's correction for all comparisons of the entry;
 anything else is *no difference shown*, which is not the same as no difference. The test takes a trained network as it
 is: it says what would happen with other patients, not with other trainings. How many trainings each side has, from
-other folds, draws or seeds, is said beside it; a difference between single trainings is a hint. The {term}`noise floor`
-is what luck alone makes of the difference of so many trainings, at most, in 95 of 100 cases. It is measured where the
-grid `seeds` has trained networks of the same size for as many steps, on one fold with several seeds; a difference below
-it may be luck, whatever its verdict. Of corrupted images
-the differences are in the Dice that is lost, and *better* is to lose less.
+other folds, draws or seeds, is said beside it; a difference between single trainings is a hint. Two numbers speak of
+trainings. The interval over trainings takes the mean of each pair of runs, of one fold for instance, as one value, and
+is wide with five of them. The {term}`noise floor` is what luck alone makes of the difference of so many trainings, at
+most, in 95 of 100 cases; it is measured where the grid `seeds` has trained one of the methods for as many steps, on one
+fold with several seeds. A difference below it may be luck, whatever its verdict.
+
+Of corrupted images the differences are in the Dice that is lost, and *better* is to lose less. Holm's correction is for
+one entry; over a page with so many of them, a few verdicts will be false.
 
 A verdict holds for the size of its runs, which stands with its records: the images, the filters of the first block and
 the steps of training. Small networks say nothing certain about large ones that train for days, and where training was

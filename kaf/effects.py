@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kaf.canvas import DPI, MARKERS, ON_WHITE, WIDTH, styled
-from kaf.verdicts import Comparison, noise_floor
+from kaf.noise import Noise, noise_floor
+from kaf.verdicts import Comparison
 
 LOOKS = dict(zip(("better", "worse", "no difference shown"), zip(ON_WHITE, MARKERS, strict=True), strict=False))
 LINE, MARGIN = 0.27, 0.75  # inches of a line, and of what each panel has besides
@@ -21,13 +22,13 @@ def short(c: Comparison) -> str:
 
 
 @styled
-def forest_figure(found: Sequence[Comparison], noise: Mapping[tuple[str, int], float] | None = None) -> Figure:
+def forest_figure(found: Sequence[Comparison], noise: Mapping[tuple[str, int, str], Noise] | None = None) -> Figure:
     """Differences in Dice with their 95 % intervals: a line for each comparison.
 
-    A panel holds neighbours that share reference, place, patients and number of trainings, and says so.
-    Hollow markers are differences that are not shown. ``noise`` is the standard deviation between trainings of one
-    setting (:func:`kaf.verdicts.noise_by_place`); where it is known, 95 % of the differences that luck alone makes of
-    as many trainings lie within the grey band. Raises ``ValueError`` without any comparison.
+    A panel holds neighbours that share reference, place, patients, number and length of trainings, and says so.
+    Hollow markers are differences that are not shown. ``noise`` is that of :func:`kaf.noise.noise_by_place`; where it
+    is known, a grey bar behind the line holds 95 % of the differences that luck alone makes of as many trainings.
+    Raises ``ValueError`` without any comparison.
     """
     if not found:
         raise ValueError("there is no comparison to show; are these settings recorded?")
@@ -37,10 +38,7 @@ def forest_figure(found: Sequence[Comparison], noise: Mapping[tuple[str, int], f
                                 squeeze=False, sharex=True, gridspec_kw={"height_ratios": heights})
     plt.close(figure)
     for ax, ((reference, where, patients, runs, _), lines) in zip(axes.flat, groups, strict=True):
-        _lines(ax, lines)
-        floor = noise_floor(lines[0], noise or {})
-        if floor == floor:
-            ax.axvspan(-floor, floor, color="0.9", zorder=0)
+        _lines(ax, lines, noise or {})
         ax.set_xlabel(f"difference in Dice from {reference}\n"
                       f"{where}, {patients} patients, {runs} training{'s' * (runs > 1)} each")
         ax.tick_params(labelbottom=True)
@@ -55,10 +53,12 @@ def _alike(c: Comparison) -> tuple[str, str, int, int, int]:
     return c.reference, c.where, c.patients, c.runs, c.steps
 
 
-def _lines(ax: Axes, lines: Sequence[Comparison]) -> None:
+def _lines(ax: Axes, lines: Sequence[Comparison], noise: Mapping[tuple[str, int, str], Noise]) -> None:
     """The comparisons with one reference, first one on top."""
     ax.axvline(0, color="black", lw=1)
     for y, c in enumerate(lines):
+        if (floor := noise_floor(c, noise)) == floor:
+            ax.barh(y, 2 * floor, 0.9, left=-floor, color="0.9", zorder=0)
         colour, marker = LOOKS[c.verdict]
         ax.errorbar(c.difference, y, xerr=[[c.difference - c.low], [c.high - c.difference]], color=colour,
                     marker=marker, mfc=_filling(c.verdict, colour), ms=7, capsize=3, lw=1.6)

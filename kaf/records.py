@@ -48,7 +48,7 @@ class Record:
     @property
     def sizes(self) -> list[str]:
         """How large the images and the networks were, and how long these were trained: each kind of run once."""
-        return list(dict.fromkeys(_sizes(run["config"]["experiment"]) for run in self.runs.values()))
+        return list(dict.fromkeys(_sizes(run) for run in self.runs.values()))
 
     @property
     def label(self) -> str:
@@ -65,13 +65,20 @@ class Record:
         return "; ".join(parts)
 
 
-def _sizes(experiment: dict[str, Any]) -> str:
+def _sizes(run: dict[str, Any]) -> str:
     """The images, the network and its training in a few words."""
+    experiment = run["config"]["experiment"]
     data, optim = experiment["data"], experiment["finetune"]["optim"]
     spacing = f"{data['spacing_mm']:g} mm" if data["spacing_mm"] else "the files"
-    length = f"{optim['epochs']} epochs" if optim["epochs"] else f"{optim['steps']} steps"
     further = f", {selftrain['optim']['steps']} of self-training" if (selftrain := experiment.get("selftrain")) else ""
-    return f"{data['size']} px of {spacing}, {experiment['width']} filters, {length} of {optim['batch']}{further}"
+    if pretraining := run.get("finetuning", run).get("pretraining"):
+        further += f", {_length(pretraining['config']['experiment']['pretrain']['optim'])} of pretraining"
+    network = f"{experiment['width']} filters, {_length(optim)} of {optim['batch']}{further}"
+    return f"{data['size']} px of {spacing}, {network}"
+
+
+def _length(optim: dict[str, Any]) -> str:
+    return f"{optim['epochs']} epochs" if optim["epochs"] else f"{optim['steps']} steps"
 
 
 def read_record(name: str, folder: str | Path = FOLDER) -> Record:

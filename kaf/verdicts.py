@@ -1,10 +1,11 @@
 """From recorded runs to a verdict in words: paired over patients, corrected for their number (appendix, claims)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from kaf.evaluate import compare, holm
 
@@ -26,7 +27,8 @@ class Comparison:
     low: float  # of the 95 % bootstrap interval over patients
     high: float
     p: float  # Wilcoxon over patients, Holm's correction within the entry
-    steps: int = 0  # of fine-tuning the reference
+    steps: int = 0  # of fine-tuning, the same on both sides; 0 where it is not, or is not known
+    over_runs: tuple[float, float] = (float("nan"), float("nan"))  # the 95 % t interval over the pairs of runs
 
     @property
     def verdict(self) -> str:
@@ -36,6 +38,11 @@ class Comparison:
         if self.p < ALPHA and self.high < 0:
             return "worse"
         return "no difference shown"
+
+    @property
+    def trainings_agree(self) -> bool:
+        """Whether the interval over pairs of runs leaves out 0 on the side of the difference."""
+        return min(self.over_runs) > 0 or max(self.over_runs) < 0
 
 
 def labelled(rows: pd.DataFrame) -> pd.DataFrame:
@@ -58,9 +65,11 @@ def comparisons(rows: pd.DataFrame, labels: Sequence[str], reference: str) -> li
                 continue
             line = compare(both, [label], reference, column="label").iloc[0]
             runs = len(both[both["label"] == label][PAIRED].drop_duplicates())
-            steps = int(both.loc[both["label"] == reference, "steps"].iloc[0]) if "steps" in both else 0
-            found.append(Comparison(label, reference, _where(*where), int(line["patients"]), runs, line["difference"],
-                                    line["low"], line["high"], line["p_wilcoxon"], steps))
+            steps = set(both["steps"]) if "steps" in both else {0}
+            found.append(Comparison(
+                label, reference, place_name(*where), int(line["patients"]), runs, line["difference"], line["low"],
+                line["high"], line["p_wilcoxon"], int(steps.pop()) if len(steps) == 1 else 0,
+                _over_runs(both, label, reference)))
     return found
 
 
@@ -80,34 +89,6 @@ def lost_dice(rows: pd.DataFrame, label: str, reference: str) -> list[Comparison
     return found
 
 
-def run_noise(rows: pd.DataFrame) -> float:
-    """Standard deviation of the mean Dice of trainings that differ in nothing but their seed, pooled over settings.
-
-    The mean is taken over patients, each counting once. NaN where nothing was trained with two seeds. ``rows`` are
-    those of records.
-    """
-    same = ["label", *SHARED, "draw", "fold"]
-    patients = labelled(rows).groupby([*same, "seed", "patient"])["dice"].mean()
-    runs = patients.groupby([*same, "seed"]).mean().groupby(same)
-    freedom = (runs.count() - 1).sum()
-    return float(np.sqrt((runs.var() * (runs.count() - 1)).sum() / freedom)) if freedom else float("nan")
-
-
-def noise_by_place(rows: pd.DataFrame) -> dict[tuple[str, int], float]:
-    """:func:`run_noise` of each place of comparisons and length of training: of ``Comparison.where`` and ``steps``."""
-    places = rows.groupby([*SHARED, "steps"])
-    found = {(_where(*where), int(steps)): run_noise(some) for (*where, steps), some in places}
-    return {place: noise for place, noise in found.items() if not np.isnan(noise)}
-
-
-def noise_floor(c: Comparison, noise: Mapping[tuple[str, int], float]) -> float:
-    """What the luck of trainings alone makes of the difference, at most, in 95 of 100 cases; NaN where it is unknown.
-
-    ``noise`` is that of :func:`noise_by_place`. The runs of a comparison count as independent.
-    """
-    return 1.96 * (2 / c.runs) ** 0.5 * noise.get((c.where, c.steps), float("nan"))
-
-
 def corrected(found: Iterable[Comparison]) -> list[Comparison]:
     """The same comparisons with Holm's correction for their number."""
     found = list(found)
@@ -122,7 +103,18 @@ def _paired(rows: pd.DataFrame, label: str, reference: str) -> pd.DataFrame:
     return rows[keys.isin(have[0] & have[1])]
 
 
-def _where(dataset: str, protocol: str, scale: str, m: int) -> str:
+def _over_runs(rows: pd.DataFrame, label: str, reference: str) -> tuple[float, float]:
+    """The 95 % t interval of the difference, each pair of runs counting once; NaN for a single pair."""
+    means = rows.groupby([*PAIRED, "label", "patient"])["dice"].mean().groupby([*PAIRED, "label"]).mean().unstack()
+    difference = means[label] - means[reference]
+    if len(difference) < 2:
+        return float("nan"), float("nan")
+    half = stats.t.ppf(0.975, len(difference) - 1) * difference.sem()
+    return float(difference.mean() - half), float(difference.mean() + half)
+
+
+def place_name(dataset: str, protocol: str, scale: str, m: int) -> str:
+    """Where a comparison lies, in words."""
     own = "" if protocol.startswith("patient") else f", protocol: {protocol}"
     return f"{dataset}, scale {scale}, M = {m}{own}"
 

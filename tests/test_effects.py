@@ -6,6 +6,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from kaf.effects import LOOKS, forest_figure, short
+from kaf.noise import Noise, noise_floor
 from kaf.verdicts import Comparison
 
 BETTER = Comparison("KAF: level 1", "KAF", "acdc, scale smoke, M = 6", 16, 1, 0.02, 0.01, 0.04, 0.0004)
@@ -46,13 +47,16 @@ def test_only_what_is_shown_is_filled():
     assert second.get_markerfacecolor() == "white"
 
 
-def test_the_band_is_what_luck_makes_of_two_single_runs():
+def test_the_bar_is_what_luck_makes_of_as_many_runs():
     assert not forest_figure([BETTER]).axes[0].patches
-    noise = {(BETTER.where, 400): 0.01}
-    assert not forest_figure([BETTER], noise).axes[0].patches  # it was trained for another number of steps
-    single, five = forest_figure([replace(BETTER, steps=400), replace(BETTER, steps=400, runs=5)], noise).axes
-    assert (single.patches[0].get_x(), single.patches[0].get_width()) == pytest.approx((-0.0277, 0.0554), abs=1e-4)
-    assert five.patches[0].get_width() == pytest.approx(0.0554 / 5**0.5, abs=1e-4)
+    noise = {(BETTER.where, 400, "KAF"): Noise(0.0001, 3)}
+    assert not forest_figure([BETTER], noise).axes[0].patches  # how long it was trained is not known
+    lines = [replace(c, steps=400) for c in (BETTER, NOTHING)]
+    single, five = forest_figure([*lines, replace(lines[0], runs=5)], noise).axes
+    floor = noise_floor(lines[0], noise)
+    assert [(bar.get_x(), bar.get_width(), round(bar.get_y() + 0.45)) for bar in single.patches] == [
+        (pytest.approx(-floor), pytest.approx(2 * floor), y) for y in (0, 1)]
+    assert five.patches[0].get_width() == pytest.approx(2 * floor / 5**0.5)
 
 
 def test_nothing_to_show_is_told():

@@ -125,6 +125,12 @@ def test_a_label_says_how_long_self_training_lasted():
     assert Record(rows(), runs).sizes == ["80 px of 2.5 mm, 6 filters, 150 steps of 8, 40 of self-training"]
 
 
+def test_a_label_says_how_long_pretraining_lasted():
+    before = {"config": {"experiment": {"pretrain": {"optim": {"steps": 70, "epochs": 0}}}}}
+    runs = {"a": {**FACTS, "pretraining": before}, "b": {**FACTS, "finetuning": {**FACTS, "pretraining": before}}}
+    assert Record(rows(), runs).sizes == ["80 px of 2.5 mm, 6 filters, 150 steps of 8, 70 steps of pretraining"]
+
+
 def test_nothing_to_gather(tmp_path):
     with pytest.raises(FileNotFoundError, match="no scored run"):
         gather(tmp_path)

@@ -1,20 +1,9 @@
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from kaf.verdicts import (
-    Comparison,
-    comparisons,
-    corrected,
-    labelled,
-    lost_dice,
-    noise_by_place,
-    noise_floor,
-    overall,
-    run_noise,
-)
+from kaf.verdicts import Comparison, comparisons, corrected, labelled, lost_dice, overall
 
 
 def rows(method="UNet", setting="", shift=0.0, m=2, folds=(0,), patients=16, spread=0.01, seed=0):
@@ -89,27 +78,20 @@ def test_what_a_corruption_costs_is_compared_at_its_hardest():
     assert found.where == "acdc, scale laptop, M = 2, blur 3"
 
 
-def test_noise_is_the_spread_of_runs_that_differ_in_their_seed_alone():
-    def run(setting, seed, shift, **changes):
-        return rows("KAF", setting, shift=shift, spread=0.0).assign(**{"seed": seed, **changes})
+def test_the_interval_over_trainings_takes_each_pair_once():
+    shifts = (0.02, 0.03, 0.05)
+    theirs = [rows("KAF", shift=shift, folds=(fold,), seed=fold) for fold, shift in enumerate(shifts)]
+    found, = compared(rows(folds=(0, 1, 2), spread=0.0), *theirs)
+    means = [pd.concat([mine]).groupby("patient")["dice"].mean().sub(
+        rows(folds=(fold,), spread=0.0).groupby("patient")["dice"].mean()).mean() for fold, mine in enumerate(theirs)]
+    assert found.over_runs == pytest.approx(stats.t.interval(0.95, 2, np.mean(means), stats.sem(means)))
+    assert found.trainings_agree == (found.over_runs[0] > 0)
+    single, = compared(rows(), rows("KAF", shift=0.1, seed=5))
+    assert np.isnan(single.over_runs).all() and not single.trainings_agree
 
-    tables = [run("", 0, 0.00), run("", 1, 0.02), run("level 1", 0, 0.10), run("level 1", 1, 0.16),
-              run("level 1", 2, 0.13),
-              run("level 2", 0, 0.5), run("", 0, 0.9, draw=1), run("", 0, 0.7, m=6)]  # alone: they say nothing
-    pooled = ((0.01**2 * 2 + 0.03**2 * 2) / (1 + 2)) ** 0.5  # squares of the distances from the means; 1 and 2 free
-    assert run_noise(pd.concat(tables)) == pytest.approx(pooled)
-    assert np.isnan(run_noise(rows()))
 
-
-def test_a_floor_belongs_to_a_place_and_to_a_length_of_training():
-    def run(seed, shift, steps=400, **changes):
-        return rows("KAF", shift=shift, spread=0.0).assign(**{"seed": seed, "steps": steps, **changes})
-
-    noise = noise_by_place(pd.concat([run(0, 0.0), run(1, 0.02), run(0, 0.3, 2000), run(1, 0.3, 2000), run(0, 0, m=6)]))
-    place = "acdc, scale laptop, M = 2"
-    assert noise == pytest.approx({(place, 400): 0.02 / 2**0.5, (place, 2000): 0.0})
-    long = rows("KAF", "long", shift=0.1, seed=5).assign(steps=2000)
-    brief, = comparisons(pd.concat([run(0, 0.0), long]), ["KAF: long"], "KAF")
-    assert brief.steps == 400 and noise_floor(brief, noise) == pytest.approx(1.96 * 0.02)
-    assert noise_floor(replace(brief, runs=4), noise) == pytest.approx(1.96 * 0.01)
-    assert np.isnan(noise_floor(replace(brief, where="elsewhere"), noise))
+def test_steps_are_those_of_both_sides_or_unknown():
+    short = [rows().assign(steps=400), rows("KAF", seed=5).assign(steps=400)]
+    both = [*short, rows("KAF", "long", seed=6).assign(steps=2000)]
+    assert [c.steps for c in compared(*both, labels=("KAF", "KAF: long"))] == [400, 0]
+    assert compared(rows(), rows("KAF", seed=5))[0].steps == 0

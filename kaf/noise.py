@@ -1,0 +1,62 @@
+"""How far two trainings of one setting differ by luck, and what that makes of a comparison (chapter 7)."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from kaf.verdicts import SHARED, Comparison, labelled, place_name
+
+SAME = ["label", *SHARED, "draw", "fold"]  # of trainings that differ in nothing but their seed
+
+
+class Noise(NamedTuple):
+    """The variance of the mean Dice between trainings of one setting, and its degrees of freedom."""
+
+    variance: float
+    freedom: int
+
+
+def measure_noise(rows: pd.DataFrame) -> Noise:
+    """Variance over seeds of the mean Dice over patients, each counting once, pooled over settings.
+
+    NaN with 0 degrees of freedom where nothing was trained with two seeds. ``rows`` are those of records. Raises
+    ``ValueError`` where the seeds of a setting were not scored on the same patients: they differ in more than luck.
+    """
+    scores = labelled(rows).groupby([*SAME, "seed", "patient"])["dice"].mean()
+    for where, of_setting in scores.groupby(SAME):
+        patients = [frozenset(some.index.get_level_values("patient")) for _, some in of_setting.groupby("seed")]
+        if len(set(patients)) > 1:
+            raise ValueError(f"the seeds of {where[0]!r}, fold {where[-1]}, were scored on different patients; what "
+                             "differs between them is not the luck of training alone")
+    runs = scores.groupby([*SAME, "seed"]).mean().groupby(SAME)
+    freedom = int((runs.count() - 1).sum())
+    return Noise(float((runs.var() * (runs.count() - 1)).sum() / freedom) if freedom else float("nan"), freedom)
+
+
+def run_noise(rows: pd.DataFrame) -> float:
+    """The standard deviation of :func:`measure_noise`."""
+    return float(np.sqrt(measure_noise(rows).variance))
+
+
+def noise_by_place(rows: pd.DataFrame) -> dict[tuple[str, int, str], Noise]:
+    """:func:`measure_noise` by place, length of training and method: ``Comparison.where``, its ``steps``, the name."""
+    groups = rows.groupby([*SHARED, "steps", "method"])
+    found = {(place_name(*where), int(steps), method): measure_noise(some) for (*where, steps, method), some in groups}
+    return {place: noise for place, noise in found.items() if noise.freedom}
+
+
+def noise_floor(c: Comparison, noise: Mapping[tuple[str, int, str], Noise]) -> float:
+    """What the luck of trainings alone makes of the difference, at most, in 95 of 100 cases; NaN where it is unknown.
+
+    ``noise`` is that of :func:`noise_by_place`. Where it knows one of the two methods only, the other counts as alike;
+    runs of other folds and draws count as independent, and the quantile is Student's for the degrees of freedom.
+    """
+    known = {name: noise[c.where, c.steps, name] for name in (c.label.split(":")[0], c.reference.split(":")[0])
+             if (c.where, c.steps, name) in noise}
+    if not known:
+        return float("nan")
+    quantile = stats.t.ppf(0.975, sum(side.freedom for side in known.values()))
+    return float(quantile * np.sqrt(2 * np.mean([side.variance for side in known.values()]) / c.runs))
