@@ -94,14 +94,16 @@ def reached(records: Path) -> str:
     if rows.empty:
         return ""
     rows = labelled(rows)
-    own = summarise(rows, ["label", "m"], ["dice"]).groupby("m")["dice"].max()
-    of_voxels = pooled_dice(rows, ["label", "m", "fold", "structure"]).groupby(["label", "m"]).mean().groupby("m").max()
-    ours, pooled, theirs = (", ".join(f"{found[m]:.3f} at M = {m}" for m in own.index)
-                            for found in (own, of_voxels, paper.groupby("m")["dice"].max()))
-    folds = rows["fold"].nunique()
-    return (f"The best mean Dice per patient and frame is {ours}, over {folds} fold{'s' * (folds > 1)}. Scored like "
-            f"the paper, on the voxels of a fold together, it is {pooled}; the paper's best, whose pretraining saw the "
-            f"test patients and whose epoch was chosen on them, is {theirs}.")
+    parts = []
+    for m, of_m in rows.groupby("m"):
+        own = summarise(of_m, ["label"], ["dice"]).set_index("label")["dice"]
+        best = of_m[of_m["label"] == own.idxmax()]
+        folds, pooled = best["fold"].nunique(), pooled_dice(best, ["fold", "structure"]).mean()
+        where = f"{folds} fold{'s' * (folds > 1)}"
+        parts.append(f"At M = {m} the best is {own.idxmax()}, mean Dice per patient and frame {own.max():.3f}, "
+                     f"over {where}; scored like the paper, on the voxels of a fold together, {pooled:.3f}. "
+                     f"The paper's best is {paper.loc[paper['m'] == m, 'dice'].max():.3f}.")
+    return " ".join([*parts, "The paper's pretraining saw the test patients, and its epoch was chosen on them."])
 
 
 POINTS = tuple(f"{count} points" for count in (12, 25, 50, 100, 200, 500))
