@@ -27,7 +27,8 @@ def forest_figure(found: Sequence[Comparison], noise: Mapping[tuple[str, int, st
 
     A panel holds neighbours that share reference, place, patients, number and length of trainings, and says so.
     Hollow markers are differences that are not shown. ``noise`` is that of :func:`kaf.noise.noise_by_place`; where it
-    is known, a grey bar behind the line holds 95 % of the differences that luck alone makes of as many trainings.
+    is known, a grey bar behind the line holds 95 % of the differences that luck alone makes of as many trainings; it
+    may go on beyond the axis.
     Raises ``ValueError`` without any comparison.
     """
     if not found:
@@ -42,6 +43,9 @@ def forest_figure(found: Sequence[Comparison], noise: Mapping[tuple[str, int, st
         ax.set_xlabel(f"difference in Dice from {reference}\n"
                       f"{where}, {patients} patients, {runs} training{'s' * (runs > 1)} each")
         ax.tick_params(labelbottom=True)
+    if noise:  # a floor wider than all there is to see must not hide it
+        reach = 1.25 * max(abs(end) for c in found for end in (c.low, c.high))
+        axes.flat[0].set_xlim(-reach, reach)
     handles = [Line2D([], [], ls="", color=colour, marker=marker, mfc=_filling(name, colour), label=name)
                for name, (colour, marker) in LOOKS.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)

@@ -57,6 +57,9 @@ def test_the_bar_is_what_luck_makes_of_as_many_runs():
     assert [(bar.get_x(), bar.get_width(), round(bar.get_y() + 0.45)) for bar in single.patches] == [
         (pytest.approx(-floor), pytest.approx(2 * floor), y) for y in (0, 1)]
     assert five.patches[0].get_width() == pytest.approx(2 * floor / 5**0.5)
+    assert five.get_xlim() == pytest.approx((-0.05, 0.05)) and floor < 0.05  # 1.25 of the farthest end
+    wide = forest_figure(lines, {(BETTER.where, 400, "KAF"): Noise(1.0, 3)}).axes[0]
+    assert wide.get_xlim() == pytest.approx((-0.05, 0.05)) and wide.patches[0].get_width() > 1
 
 
 def test_nothing_to_show_is_told():
