@@ -31,7 +31,8 @@ LEVELS = {
     "contrast": (0.75, 0.5, 0.25, 0.1),
     "bias": (0.25, 0.5, 0.75, 1.0),
 }
-FOUND_AGAIN_MM = 3.0  # a keypoint is found again if another one lies within this distance
+#: A keypoint is found again if another one lies within this distance, in mm.
+FOUND_AGAIN_MM = 3.0
 BATCH = 8
 
 
