@@ -44,7 +44,7 @@ lab: $(VENV)/kaf.done  ## open the chapters in JupyterLab
 
 wheels: $(VENV)/kaf.done  ## collect what `make env` installs, for machines without a network
 	$(BIN)/pip download --quiet --dest wheels $(TORCH) $(TORCH_ARGS)
-	$(BIN)/pip download --quiet --dest wheels --requirement requirements.lock
+	$(BIN)/pip download --quiet --dest wheels --find-links wheels --requirement requirements.lock
 
 look: pages  ## look at the rendered pages in Chromium: links, contrast, formulas, widgets, explorers
 	$(BIN)/python -m pytest -n 2 tests/book/test_pages.py

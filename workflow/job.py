@@ -10,6 +10,7 @@ from pathlib import Path
 
 import papermill
 
+from kaf.choices import check_choice
 from kaf.records import FOLDER
 from kaf.study import open_study
 from workflow.grids import FILE, expand, find, load_grids, with_sources
@@ -22,7 +23,9 @@ KEYS = {"store": "store_key", "pretrain": "pretraining_key", "few_shot": "key", 
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
     a = make_parser().parse_args(arguments)
-    grid = load_grids(a.file)[a.grid]
+    grids = load_grids(a.file)
+    check_choice("grid", a.grid, grids)
+    grid = grids[a.grid]
     job = find(with_sources(expand(grid)), a.key, KEYS[a.what])
     if a.what == "store":
         open_study(job.experiment, a.data_root, a.output)

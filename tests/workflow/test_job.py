@@ -43,3 +43,9 @@ def test_a_run_that_another_grid_recorded_is_not_recorded_twice(given, tmp_path,
 def test_a_record_of_corrupted_images_is_no_record_of_the_run(given, tmp_path, source):
     write_record(corrupted(source, {"blur": [1.0]}), "corruption", tmp_path / "records")
     assert given()["record"] == "chains"
+
+
+def test_an_unknown_grid_is_named_with_those_there_are(tmp_path):
+    (tmp_path / "grids.yaml").write_text(yaml.safe_dump({"chains": GRID}))
+    with pytest.raises(ValueError, match="unknown grid 'chain'; choose one of chains"):
+        job.main(["few_shot", "chain", "key", "--file", str(tmp_path / "grids.yaml"), "--notebook", "job.ipynb"])
