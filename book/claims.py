@@ -147,6 +147,10 @@ is wide with five of them. The {term}`noise floor` is what luck alone makes of t
 most, in 95 of 100 cases; it is measured where the grid `seeds` has trained one of the methods for as many steps, on one
 fold with several seeds. A difference below it may be luck, whatever its verdict.
 
+Two patients of ACDC, 074 and 076, hold the same images with other labels, as `python -m kaf.data.check acdc DIR` says.
+They lie in different folds, so in two of five folds the images of one of the sixteen test patients were among those of
+the training.
+
 Of corrupted images the differences are in the Dice that is lost, and *better* is to lose less. Holm's correction is for
 one entry; over a page with so many of them, a few verdicts will be false.
 
