@@ -67,15 +67,26 @@ def luck_of(found: list[Comparison]) -> str:
     return ONE_TRAINING if max(c.runs for c in shown) == 1 else FEW_TRAININGS
 
 
+@cache
+def luck(records: Path) -> Mapping[tuple[str, int, str], Noise]:
+    """The noise between trainings, from the grid that measures it; made once."""
+    return noise_by_place(evidence("seeds", records).rows)
+
+
+@cache
+def planned(grid: str) -> set[str]:
+    """The labels of all jobs of a grid."""
+    jobs = [(get_method(job.method).name, job.setting) for job in expand(load_grids()[grid])]
+    return set(labelled(pd.DataFrame(jobs, columns=["method", "setting"]))["label"])
+
+
 def open_pairs(entry: Entry, found: list[Comparison]) -> list[str]:
     """Comparisons of an entry that the grids have and the records do not yet."""
     there = {(c.label, c.reference) for c in found}
     pairs = []
     for trial in entry.trials:
-        jobs = [(get_method(job.method).name, job.setting) for job in expand(load_grids()[trial.grid])]
-        planned = set(labelled(pd.DataFrame(jobs, columns=["method", "setting"]))["label"])
         pairs += [f"{label} against {trial.reference}" for label in trial.labels
-                  if {label, trial.reference} <= planned and (label, trial.reference) not in there]
+                  if {label, trial.reference} <= planned(trial.grid) and (label, trial.reference) not in there]
     return list(dict.fromkeys(pairs))
 
 
@@ -120,7 +131,7 @@ def section(entry: Entry, records: Path) -> list[str]:
     words = " ".join(filter(None, (verdict, luck_of(found), still, facts)))
     lines = [f"({anchor(entry)})=", f"### {entry.key}. {entry.text}", "", words]
     if found:
-        lines += ["", *table(found, noise_by_place(evidence("seeds", records).rows))]
+        lines += ["", *table(found, luck(records))]
     grids = list(dict.fromkeys(trial.grid for trial in entry.trials))
     if grids:
         sizes = {grid: " and ".join(evidence(grid, records).sizes) for grid in grids}

@@ -147,8 +147,8 @@ def evidence(name: str, records: str | Path = FOLDER, file: str | Path = FILE) -
         if len(rows):  # a record of another kind has columns of its own
             keys = rows["run"].map(lines.set_index("run")["key"])
             own = {run: record.runs[run] for run in rows["run"].unique()}
-            optims = {run: facts["config"]["experiment"]["finetune"]["optim"] for run, facts in own.items()}
-            steps = {run: 0 if optim["epochs"] else optim["steps"] for run, optim in optims.items()}
+            tunings = {run: {"finetune": facts["config"]["experiment"]["finetune"]} for run, facts in own.items()}
+            steps = {run: _steps([tuning]) for run, tuning in tunings.items()}
             tables.append(rows.assign(setting=keys.map(settings), place=keys.map(list(settings).index),
                                       steps=rows["run"].map(steps)))
             runs |= own
