@@ -23,7 +23,7 @@ from kaf.noise import Noise, noise_by_place, noise_floor
 from kaf.records import FOLDER
 from kaf.report import p_value
 from kaf.verdicts import Comparison, comparisons, corrected, labelled, lost_dice, overall
-from workflow.grids import expand, load_grids
+from workflow.grids import expand, get_grid
 
 PAGE = BOOK / "appendix" / "claims.md"
 ONE_TRAINING = "Each side is a single training, whose luck is part of the difference."
@@ -76,7 +76,7 @@ def luck(records: Path) -> Mapping[tuple[str, int, str], Noise]:
 @cache
 def planned(grid: str) -> set[str]:
     """The labels of all jobs of a grid."""
-    jobs = [(get_method(job.method).name, job.setting) for job in expand(load_grids()[grid])]
+    jobs = [(get_method(job.method).name, job.setting) for job in expand(get_grid(grid))]
     return set(labelled(pd.DataFrame(jobs, columns=["method", "setting"]))["label"])
 
 

@@ -87,6 +87,13 @@ def load_grids(file: str | Path = FILE) -> dict[str, dict[str, Any]]:
     return found
 
 
+def get_grid(name: str, file: str | Path = FILE) -> dict[str, Any]:
+    """A grid of a file. Raises ``ValueError`` for an unknown one."""
+    grids = load_grids(file)
+    check_choice("grid", name, grids)
+    return grids[name]
+
+
 def expand(grid: Mapping[str, Any]) -> list[Job]:
     """The jobs of a grid, each once, in the order of its blocks.
 

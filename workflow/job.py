@@ -10,10 +10,9 @@ from pathlib import Path
 
 import papermill
 
-from kaf.choices import check_choice
 from kaf.records import FOLDER
 from kaf.study import open_study
-from workflow.grids import FILE, expand, find, load_grids, with_sources
+from workflow.grids import FILE, expand, find, get_grid, with_sources
 from workflow.plan import recorded_keys
 
 HERE = Path(__file__).parent
@@ -23,9 +22,7 @@ KEYS = {"store": "store_key", "pretrain": "pretraining_key", "few_shot": "key", 
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
     a = make_parser().parse_args(arguments)
-    grids = load_grids(a.file)
-    check_choice("grid", a.grid, grids)
-    grid = grids[a.grid]
+    grid = get_grid(a.grid, a.file)
     job = find(with_sources(expand(grid)), a.key, KEYS[a.what])
     if a.what == "store":
         open_study(job.experiment, a.data_root, a.output)

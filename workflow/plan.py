@@ -12,11 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from kaf.choices import check_choice
 from kaf.files import exclusive, make_writable
 from kaf.records import FOLDER, OF_RUN, Record, read_records
 from kaf.study import PROTOCOLS, configurations
-from workflow.grids import FILE, Job, expand, job_key, load_grids
+from workflow.grids import FILE, Job, expand, get_grid, job_key, load_grids
 
 COLUMNS = ["key", "run", "levels", "method", "scale", "dataset", "setting", "seconds", "pretraining_seconds",
            "corrupting_seconds", "steps", "pretraining_steps"]
@@ -78,10 +77,9 @@ class Plan:
     """What is left of a grid: ``jobs`` in all, ``missing`` ones, and the hours that these will take."""
 
     def __init__(self, name: str, records: str | Path, file: str | Path = FILE):
-        grids = load_grids(file)
-        check_choice("grid", name, grids)
-        self.name, self.jobs = name, expand(grids[name])
-        self.levels = grids[name].get("levels", {})  # of corruption, where the grid is about it
+        grid = get_grid(name, file)
+        self.name, self.jobs = name, expand(grid)
+        self.levels = grid.get("levels", {})  # of corruption, where the grid is about it
         self.records = read_records(records)
         self.known = recorded(self.records)
         wanted = {(kind, float(level)) for kind, levels in self.levels.items() for level in levels}
