@@ -12,6 +12,7 @@ What the benchmarks measured is kept beside them, in ``cost.json``; :func:`read_
 
 import argparse
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,14 @@ class Record:
         dates = sorted({run["provenance"]["date"] for run in self.runs.values()})
         parts += [", ".join(self.rows["device"].unique()), " to ".join(dict.fromkeys((dates[0], dates[-1])))]
         return "; ".join(parts)
+
+
+def lineage(run: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The facts of a recorded run and of those that it went on from."""
+    yield run
+    for name in ("finetuning", "pretraining"):
+        if name in run:
+            yield from lineage(run[name])
 
 
 def _sizes(run: dict[str, Any]) -> str:

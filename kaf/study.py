@@ -15,7 +15,7 @@ from kaf.config import Experiment, used_by, workspace
 from kaf.data.cases import find_cases
 from kaf.data.phantom import write_phantom
 from kaf.data.prepare import prepare
-from kaf.data.splits import Split, inner_split, kfold, labelled_draw, paper_draw, paper_folds
+from kaf.data.splits import Split, inner_split, kfold, labelled_draw, paper_draw, paper_folds, without_twins
 from kaf.data.store import Store, StoreSettings
 from kaf.evaluate import COLUMNS
 from kaf.files import make_writable, write_csv
@@ -69,7 +69,7 @@ class Study:
             if draw:
                 raise ValueError(f"the paper has one draw of labelled patients, draw 0, not {draw}")
             return paper_draw(self.split.train, m)
-        return labelled_draw(self.split.train, m, draw, self.store.patients)
+        return labelled_draw(self.split.train, m, draw, self.store.patients, self.split.twins)
 
     def train(self, method: str, m: int, draw: int = 0) -> Run:
         """Train ``method`` on ``m`` labelled patients, what comes before included; returns the finished run."""
@@ -142,6 +142,8 @@ def open_study(experiment: Experiment, data_root: str | Path = "", output: str |
     settings = StoreSettings(dataset, experiment.data.spacing_mm, detector=experiment.data.detector)
     store = prepare(dataset, root, home / "stores" / f"{dataset}-{store_name(experiment)}", settings)
     split = split_by(protocol, store.patients, folds)[fold]
+    if protocol != "paper":  # which trains on the images of test patients anyway
+        split = without_twins(split, store)
     return Study(experiment, store, split, fold, home / "runs", device, devices, num_nodes, protocol)
 
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,6 +54,21 @@ def test_every_method_gets_the_same_labelled_patients_and_none_of_the_test_fold(
     assert patients["unet"] == patients["kaf_pretrained"] == list(here.labelled(2))
     assert not set(here.labelled(2)) & set(here.split.test)
     assert not set(here.pretrain().config["patients"]) & set(here.split.test)
+
+
+def test_no_training_sees_the_scan_of_a_test_patient_under_another_name(here, monkeypatch):
+    twin, tested = here.labelled(2)[0], here.split.test[0]
+    scans = {v.patient: v.checksums["image.npy"] for v in here.store.volumes}
+    volumes = tuple(replace(v, checksums={**v.checksums, "image.npy": scans[tested]}) if v.patient == twin else v
+                    for v in here.store.volumes)
+    monkeypatch.setattr(here.store, "volumes", volumes)
+    monkeypatch.setattr(study, "prepare", lambda *_: here.store)
+    dataset, output = here.experiment.data.dataset, here.runs.parent
+    found = study.open_study(tiny(dataset), output=output, device="cpu")
+    assert found.split.twins == (twin,) and found.split.test == here.split.test
+    seen = {*found.pretrain().config["patients"], *found.labelled(2), *found.labelled(3)}
+    assert twin not in seen and seen == set(found.split.train)
+    assert not study.open_study(tiny(dataset), output=output, device="cpu", protocol="paper").split.twins
 
 
 def test_self_training_goes_on_from_the_fine_tuned_network_and_sees_no_test_patient(here):

@@ -6,14 +6,14 @@ Usage: ``python -m workflow.plan [GRID ...]`` prints this for the grids named, o
 """
 
 import argparse
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from kaf.files import exclusive, make_writable
-from kaf.records import FOLDER, OF_RUN, Record, read_records
+from kaf.records import FOLDER, OF_RUN, Record, lineage, read_records
 from kaf.study import PROTOCOLS, configurations
 from workflow.grids import FILE, Job, expand, get_grid, job_key, load_grids
 
@@ -29,7 +29,7 @@ def recorded(records: Iterable[Record]) -> pd.DataFrame:
     lines = []
     for record in records:
         for name, rows in record.rows.groupby("run", sort=False):
-            chain, what = list(_chain(record.runs[name])), _what(rows.iloc[0], record.runs[name])
+            chain, what = list(lineage(record.runs[name])), _what(rows.iloc[0], record.runs[name])
             before = [facts for facts in chain if "method" not in facts["config"]]
             own = [facts for facts in chain if facts not in before]
             levels = frozenset(rows.get(["corruption", "level"], pd.DataFrame()).itertuples(index=False, name=None))
@@ -63,14 +63,6 @@ def _what(row: pd.Series, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The axes of a recorded run by their keys; rows have the names that readers see."""
     protocol = next((key for key, text in PROTOCOLS.items() if text == row["protocol"]), row["protocol"])
     return {**row, "protocol": protocol, "method": facts["config"]["method"]}
-
-
-def _chain(facts: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """A run and those that it went on from."""
-    yield facts
-    for name in ("finetuning", "pretraining"):
-        if name in facts:
-            yield from _chain(facts[name])
 
 
 class Plan:
@@ -150,7 +142,7 @@ def evidence(name: str, records: str | Path = FOLDER, file: str | Path = FILE) -
             tables.append(rows.assign(setting=keys.map(settings), place=keys.map(list(settings).index),
                                       steps=rows["run"].map(steps)))
             runs |= own
-    found = pd.concat(tables) if tables else pd.DataFrame(columns=[*OF_RUN, "group", "place", "steps"])
+    found = pd.concat(tables) if tables else pd.DataFrame(columns=[*OF_RUN, "patient", "group", "place", "steps"])
     found = found.sort_values("place", kind="stable").drop(columns="place")
     key = [c for c in ("run", "patient", "frame", "structure", "corruption", "level") if c in found]
     return Record(found.drop_duplicates(key, ignore_index=True), runs)

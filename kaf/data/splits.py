@@ -8,20 +8,24 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.model_selection import KFold
 
-from kaf.data.store import Store
+from kaf.data.store import Store, VolumeRecord
 
 
 @dataclass(frozen=True)
 class Split:
-    """Patients to train with and patients to test with. Raises ``ValueError`` if one is on both sides."""
+    """Patients to train with, patients to test with, and ``twins``, who are left out; see :func:`without_twins`.
+
+    Raises ``ValueError`` if one is in two of them.
+    """
 
     train: tuple[str, ...]
     test: tuple[str, ...]
+    twins: tuple[str, ...] = ()
 
     def __post_init__(self):
-        for side in ("train", "test"):
+        for side in ("train", "test", "twins"):
             object.__setattr__(self, side, _distinct(getattr(self, side)))
-        both = sorted(set(self.train) & set(self.test))
+        both = sorted(set(self.train) & set(self.test) | set(self.twins) & {*self.train, *self.test})
         if both:
             raise ValueError(f"patients on both sides of the split: {', '.join(both)}")
 
@@ -75,26 +79,43 @@ def external_test(store: Store, test: Store) -> Split:
     if store.settings != test.settings:
         raise ValueError(f"prepare both stores alike: {store.settings} is not {test.settings}")
     split = Split(tuple(store.patients), tuple(test.patients))
-    scans = {v.checksums["image.npy"]: v.id for v in store.volumes}
+    scans = {_scan(v): v.id for v in store.volumes}
     for v in test.volumes:
-        twin = scans.get(v.checksums["image.npy"])
+        twin = scans.get(_scan(v))
         if twin:
             raise ValueError(f"the same scan on both sides: {twin} in {store.path}, {v.id} in {test.path}")
     return split
 
 
+def without_twins(split: Split, store: Store) -> Split:
+    """Leave out who has a scan, under another name, of a patient of the store that is not trained with.
+
+    In ACDC, patients 074 and 076 hold the same images with other labels: where one is tested, training on the other
+    would be training on a test image.
+    """
+    others = {_scan(v) for v in store.volumes if v.patient not in split.train}
+    twins = {v.patient for v in store.volumes if v.patient in split.train and _scan(v) in others}
+    return Split(tuple(p for p in split.train if p not in twins), split.test, tuple(sorted(twins)))
+
+
+def _scan(volume: VolumeRecord) -> str:
+    return volume.checksums["image.npy"]
+
+
 def labelled_draw(
-    train: Collection[str], m: int, seed: int, groups: Mapping[str, str] | None = None
+    train: Collection[str], m: int, seed: int, groups: Mapping[str, str] | None = None, twins: Collection[str] = ()
 ) -> tuple[str, ...]:
     """``m`` random patients of ``train``, sorted; with ``groups`` as evenly from each group as possible.
 
     The same seed gives nested draws: the 2 are among the 6, so that a curve over ``m`` grows one set.
-    Other training patients (another fold) give an unrelated draw.
+    Other training patients (another fold) give an unrelated draw. ``twins`` of :class:`Split` are passed over; all
+    others are drawn as if these could be.
     """
-    names = "\n".join(sorted(train))
+    everyone = sorted({*_enough(train, m), *twins})
+    names = "\n".join(everyone)
     rng = np.random.default_rng((seed, zlib.crc32(names.encode())))
-    pools = list(_by_group(_enough(train, m), groups or {}).values())
-    pools = [rng.permutation(pool).tolist() for pool in pools]
+    pools = list(_by_group(everyone, groups or {}).values())
+    pools = [[p for p in rng.permutation(pool).tolist() if p not in twins] for pool in pools]
     order = rng.permutation(len(pools))
     rounds = max(map(len, pools), default=0)
     drawn = [pools[g][turn] for turn in range(rounds) for g in order if turn < len(pools[g])]

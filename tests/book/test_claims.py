@@ -151,3 +151,19 @@ def test_how_far_it_got_is_said_beside_the_paper(tmp_path):
                            f"{pooled:.3f}. The paper's best is 0.741. At M = 6 ")
     assert said.endswith("The paper's best is 0.873. The paper's pretraining saw the test patients, and its epoch was "
                          "chosen on them.")
+
+
+@pytest.mark.parametrize("tested, labels, pool, said", [
+    (["p1", "patient074"], ["p2"], ["p2", "patient076"], "in 1 of 1 runs pretraining"),
+    (["p1", "patient074"], ["patient076"], ["p2", "patient076"], "and in 1 a training had labels"),
+    (["p1", "patient074"], ["p2"], ["p2"], "in 0 of 1 runs pretraining"),
+    (["p1"], ["patient074"], ["p2", "patient076"], "in 0 of 1 runs pretraining")])
+def test_runs_that_saw_a_test_patient_under_another_name_are_counted(tested, labels, pool, said, tmp_path):
+    (job,) = jobs("fewshot", "kaf_pretrained")
+    one = record_of(job)
+    (facts,) = one.runs.values()
+    facts["config"]["patients"], facts["pretraining"]["config"]["patients"] = labels, pool
+    rows = pd.concat([one.rows.assign(patient=patient) for patient in tested], ignore_index=True)
+    write_record(Record(rows, one.runs), "any", tmp_path)
+    text = " ".join(claims.twins(tmp_path).split())
+    assert said in text

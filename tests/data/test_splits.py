@@ -17,6 +17,7 @@ from kaf.data.splits import (
     labelled_draw,
     paper_draw,
     paper_folds,
+    without_twins,
 )
 from tests.data.layouts import write_acdc_patient
 
@@ -151,3 +152,33 @@ def test_a_patient_renamed_is_still_on_both_sides(store):
     )
     with pytest.raises(ValueError, match="same scan on both sides"):
         external_test(store, other)
+
+
+def two_with_one_scan(store, one, other):
+    """The volumes of ``store``, of which ``other`` holds the scans of ``one``."""
+    first = next(v for v in store.volumes if v.patient == one)
+    volumes = [replace(v, checksums=first.checksums) if v.patient == other else v for v in store.volumes]
+    return SimpleNamespace(volumes=tuple(volumes))
+
+
+def test_who_has_the_scan_of_a_tested_patient_is_neither_trained_with_nor_drawn(store):
+    a, b, c, d = store.patients
+    split = Split((a, b, c), (d,))
+    assert without_twins(split, store) == split  # no two patients hold the same scan
+    assert without_twins(split, two_with_one_scan(store, a, b)) == split  # both are trained with
+    found = without_twins(split, two_with_one_scan(store, d, b))
+    assert found == Split((a, c), (d,), (b,))
+    assert labelled_draw(found.train, 2, 0, twins=found.twins) == (a, c)
+    with pytest.raises(ValueError, match="M is 1 to 2"):
+        labelled_draw(found.train, 3, 0, twins=found.twins)
+    inner = Split((a, b), (c,))  # d is the patient of the fold, of whom nothing may be known
+    assert without_twins(inner, two_with_one_scan(store, d, b)) == Split((a,), (c,), (b,))
+
+
+@given(twin=st.sampled_from(ACDC[:80]), m=st.integers(1, 79), seed=st.integers(0, 9))
+def test_a_twin_changes_the_draw_only_where_it_would_be_drawn(twin, m, seed):
+    train = [p for p in ACDC[:80] if p != twin]
+    drawn, before = labelled_draw(train, m, seed, GROUPS, [twin]), labelled_draw(ACDC[:80], m, seed, GROUPS)
+    assert twin not in drawn and len(drawn) == m
+    if twin not in before:
+        assert drawn == before
