@@ -34,6 +34,14 @@ def find_part(folder: Path, part: str) -> Path:
     return folder
 
 
+def refuse_others(root: Path, part: str) -> None:
+    """Leave with one line where a folder has patients of the other part: nobody may train on what is tested."""
+    names = {f"patient{number:03d}": other for other in EXPECTED if other != part for number in EXPECTED[other]}
+    if found := sorted(path.name for path in root.glob("patient*") if path.name in names):
+        raise SystemExit(f"error: {root} holds {len(found)} patients of ACDC {names[found[0]]}, such as {found[0]}; "
+                         f"--part {part} needs a folder of {part} patients alone")
+
+
 def files_of(root: Path, number: int) -> list[Path]:
     """The files of one patient in the full set; which frames there are, Info.cfg says."""
     patient = f"patient{number:03d}"
@@ -54,6 +62,7 @@ def main() -> None:
     agree(TERMS, arguments.accept_licence)
     source = arguments.source or fetch(ITEM, arguments.data)
     root = find_part(unpack(source), arguments.part)
+    refuse_others(root, arguments.part)
     missing = missing_files(file for number in EXPECTED[arguments.part] for file in files_of(root, number))
     complete(missing, None if arguments.source else arguments.data, f"ACDC {arguments.part}")
     finish("acdc", root, arguments)

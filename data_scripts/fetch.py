@@ -77,7 +77,8 @@ def _transfer_all(item: Item, part: Path) -> None:
             kept = f"; {part.stat().st_size / 1e6:.1f} MB are kept" if part.is_file() else ""
             if attempt + 1 == TRIES:
                 said = f"{item.name} from {item.url}: {error}{kept}"
-                raise SystemExit(f"error: {said}. Run the same again: it continues.") from None
+                raise SystemExit(f"error: {said}. Run the same again: it continues. Without a network here, download "
+                                 "it elsewhere and give it as --source.") from None  # fmt: skip
             print(f"{item.name}: {error}{kept}; trying again")
             time.sleep(WAIT_S * 2**attempt)
 

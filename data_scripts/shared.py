@@ -73,7 +73,8 @@ def finish(dataset: str, root: Path, arguments: argparse.Namespace) -> None:
         if not arguments.check_only:
             settings = StoreSettings(dataset, arguments.spacing)
             store = prepare(dataset, root, arguments.store, settings, arguments.workers)
-            print(f"{store} in {store.path}")
+            print(f"{store} in {store.path}\nA chapter makes a store of its own, of the spacing of its scale: give it "
+                  f"the files, papermill ... -p dataset {dataset} -p data_root {root}")
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt as stop:

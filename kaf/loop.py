@@ -27,12 +27,14 @@ from kaf.runs import Run, load_weights, provenance
 from kaf.usage import Clock, peak_memory_mb, reset_peak_memory
 
 SAVE_EVERY_S = 60.0
+#: What a training runs on.
+DEVICES = ("auto", "cpu", "cuda", "mps")
 MIXED = {"bf16": "bf16-mixed", "fp16": "16-mixed"}  # our names and Fabric's
 Loss = Callable[[nn.Module, Any, int], tuple[Tensor, dict[str, float | Tensor]]]
 
 
 def make_fabric(device: str = "auto", devices: int = 1, num_nodes: int = 1, precision: str = "auto") -> Fabric:
-    """Fabric on ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    """Fabric on one of :data:`DEVICES`; ``auto`` takes a GPU where there is one.
 
     ``precision`` is float32 (``32``), autocast to bfloat16 (``bf16``; processors with AMX train two to three times as
     fast with it, most others more slowly) or to float16 with a scaled loss (``fp16``), or ``auto``: on a GPU bf16, or
@@ -42,6 +44,11 @@ def make_fabric(device: str = "auto", devices: int = 1, num_nodes: int = 1, prec
     running the program again, unless torchrun or SLURM has done so; a notebook cannot be run again.
     """
     check_choice("precision", precision, PRECISIONS)
+    check_choice("device", device, DEVICES)
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(device)
+    if there and not there():
+        raise ValueError(f"device {device!r} was asked for, but torch {torch.__version__} finds none here: take 'auto' "
+                         "or 'cpu', or install the build of torch for it")
     if devices * num_nodes > 1:
         return _join(device, devices, num_nodes, precision)
     return Fabric(accelerator=device, devices=1, plugins=[_precision(device, precision)])

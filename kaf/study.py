@@ -137,7 +137,7 @@ def open_study(experiment: Experiment, data_root: str | Path = "", output: str |
     if not (phantom or data_root):
         raise ValueError(f"dataset {dataset!r} needs data_root, the folder you downloaded it to")
     make_writable(home)
-    root = _phantom(home, experiment) if phantom else data_root
+    root = _phantom(home, experiment) if phantom else Path(data_root).expanduser()
     kfold({case.patient: case.group for case in find_cases(dataset, root)}, folds)  # enough patients, before the work
     settings = StoreSettings(dataset, experiment.data.spacing_mm, detector=experiment.data.detector)
     store = prepare(dataset, root, home / "stores" / f"{dataset}-{store_name(experiment)}", settings)

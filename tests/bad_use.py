@@ -6,8 +6,10 @@ from unittest.mock import patch
 
 from kaf import segment
 from kaf.config import refuse_unknown, resolve
+from kaf.data.phantom import write_phantom
 from kaf.data.splits import kfold
 from kaf.data.store import Store, StoreSettings
+from kaf.loop import make_fabric
 from kaf.networks import build_network
 from kaf.study import Study, open_study, parse_labelled, parse_methods
 from tests.bad_input import Action, Bad, World, as_nobody
@@ -75,6 +77,14 @@ def segmenting(image: str = "patient001/patient001_frame02.nii.gz", out: str = "
     return make
 
 
+def without_gpu(folder: Path, world: World) -> Action:
+    def action() -> None:
+        with patch("torch.cuda.is_available", return_value=False):
+            make_fabric("cuda")
+
+    return action
+
+
 def no_user():
     return patch.dict(os.environ)
 
@@ -128,6 +138,9 @@ USE = (
     Bad("word for a number", changing(finetune__optim__lr="fast"), "lr", "has lr = 'fast'", "must be a number"),
     Bad("number of no sense", changing(pretrain__temperature=0.0), "temperature", "temperature = 0.0", "positive"),
     Bad("KAF level that there is not", changing(kaf__levels=(4,)), "4", "KAF levels", "among 0..3"),
+    Bad("unknown device", doing(make_fabric, "gpu"), "gpu", "unknown device", f"{CHOOSE}auto, cpu, cuda, mps"),
+    Bad("GPU that there is not", without_gpu, "cuda", "finds none here", "take 'auto' or 'cpu'"),
+    Bad("phantom without patients", doing(write_phantom, "phantom", 0), "0", "got 0", "needs 1 patient or more"),
     # the command that segments
     Bad("image that is not there", segmenting("gone.nii.gz"), "gone.nii.gz", "there is no file", "give", SystemExit),
     Bad("cine file without a frame", segmenting("cine/patient009/patient009_4d.nii.gz"), "patient009_4d.nii.gz",

@@ -6,6 +6,7 @@ import pytest
 
 from kaf import study
 from kaf.config import plain, resolve
+from kaf.data.phantom import write_phantom
 from kaf.data.splits import paper_draw, paper_folds
 from kaf.evaluate import COLUMNS
 from kaf.pretrain import KINDS
@@ -102,6 +103,13 @@ def test_notebook_parameters():
 
 
 GROUPS = {f"patient{n:03d}": "AB"[n % 2] for n in range(1, 21)}
+
+
+def test_the_folder_of_the_data_may_lie_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_phantom(tmp_path / "acdc", 5, size=48, slices=(3, 4), progress=False)
+    here = study.open_study(tiny("acdc"), "~/acdc", tmp_path / "home", device="cpu")
+    assert len(here.store.patients) == 5 and here.store.image(0).any()
 
 
 def test_inner_validation_touches_no_test_patient_and_has_as_many():

@@ -154,8 +154,11 @@ def main() -> None:
     parser.add_argument("--records", default=FOLDER, help="folder of the records (default: book/records)")
     parser.add_argument("--file", default=FILE, help="file of the grids (default: workflow/grids.yaml)")
     a = parser.parse_args()
-    for name in a.grids or load_grids(a.file):
-        print(Plan(name, a.records, a.file))
+    try:
+        for name in a.grids or load_grids(a.file):
+            print(Plan(name, a.records, a.file))
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ class Findings:
     headers: dict[str, Header] = field(default_factory=dict)  # of their images, by id
     labels: Counter[int] = field(default_factory=Counter)  # in how many volumes a label value lies
     problems: list[Problem] = field(default_factory=list)
+    voxels: bool = True  # whether the files were read to their end
 
     @property
     def errors(self) -> list[Problem]:
@@ -47,8 +48,10 @@ class Findings:
     def __str__(self) -> str:
         warnings = [problem for problem in self.problems if problem.warning]
         lines = [f"{self.dataset} in {self.root}", *(f"  {name:<12}{text}" for name, text in _facts(self))]
+        where = "" if self.voxels else " in names and headers"
         for name, some in (("error", self.errors), ("warning", warnings)):
-            lines += [f"{len(some)} {name}{'' if len(some) == 1 else 's'}", *(f"  {name}: {one}" for one in some)]
+            lines += [f"{len(some)} {name}{'' if len(some) == 1 else 's'}{where}",
+                      *(f"  {name}: {one}" for one in some)]
         return "\n".join(lines)
 
 
@@ -57,7 +60,7 @@ def check_dataset(dataset: str, root: str | Path, voxels: bool = True, progress:
 
     Raises ``ValueError`` for an unknown data set.
     """
-    layout, findings = get_layout(dataset), Findings(dataset, Path(root))
+    layout, findings = get_layout(dataset), Findings(dataset, Path(root), voxels=voxels)
     cases = find_cases(dataset, root, findings.report)
     for case in progress_bar(cases, desc="check", unit="volume", quiet=not progress):
         header, _ = check_headers(case, findings.report)

@@ -74,6 +74,8 @@ def write_phantom(
     settings or anything else.
     """
     root = Path(root)
+    if patients < 1:
+        raise ValueError(f"a phantom needs 1 patient or more, got {patients}")
     size, slices = _geometry(kind, size, slices)
     _claim(root, {"version": VERSION, "kind": kind, "seed": seed, "size": size, "slices": list(slices)})
     write = {"mr": _write_mr, "ct": _write_ct}[kind]
@@ -157,7 +159,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--slices", type=int, nargs=2, metavar=("FEWEST", "MOST"))
     parser.add_argument("--compare", type=Path, metavar="DIR", help="print statistics beside those of this data set")
     a = parser.parse_args(arguments)
-    write_phantom(a.root, a.patients, a.seed, a.kind, a.size, a.slices)
+    try:
+        write_phantom(a.root, a.patients, a.seed, a.kind, a.size, a.slices)
+    except ValueError as error:
+        parser.error(str(error))
     if a.compare:
         from kaf.data.phantom_compare import compare  # only here: it reads data sets, phantoms do not
 

@@ -120,7 +120,8 @@ def _label(case: Case, report: Report) -> np.ndarray | None:
     known = np.isin(label, (0, *case.structures) if case.structures else range(256))
     if not case.drop_labels and not known.all():
         found = np.unique(label[~known]).astype(int).tolist()
-        remedy = f"allowed are 0 and {', '.join(map(str, case.structures)) or '1 to 255'}"
+        allowed = ", ".join(map(str, case.structures)) or "1 to 255"
+        remedy = f"allowed are 0 and {allowed}: give its structures these numbers, or move the case away"
         report(Problem(case.label, f"holds the labels {found}", remedy))
     label = np.where(known, label, 0).astype(np.uint8)
     if not label.any():

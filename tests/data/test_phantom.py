@@ -115,6 +115,13 @@ def test_other_settings_and_foreign_folders_are_refused(tmp_path):
         write_phantom(tmp_path / "b", 1, progress=False)
 
 
+def test_the_command_ends_with_one_line_at_a_bad_number(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([str(tmp_path / "phantom"), "--patients", "0"])
+    assert "a phantom needs 1 patient or more" in capsys.readouterr().err
+    assert not (tmp_path / "phantom").exists()
+
+
 def test_bad_arguments_say_so():
     with pytest.raises(ValueError, match="kind"):
         make_patient(0, kind="pet")

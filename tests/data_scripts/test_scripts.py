@@ -56,6 +56,15 @@ def test_acdc_zip_becomes_a_store(script, acdc_zip, tmp_path, capsys, part, pati
         assert fact in printed
 
 
+def test_a_part_with_patients_of_the_other_is_refused(script, acdc_zip, tmp_path):
+    script("acdc", "--source", acdc_zip, "--part", "testing", "--check-only", "--accept-licence")  # unpacks both
+    both = tmp_path / "downloaded" / "ACDC" / "database"
+    for part, other in (("training", "testing"), ("testing", "training")):
+        with pytest.raises(SystemExit, match=f"holds 1 patients of ACDC {other}, such as patient.01; --part {part}"):
+            script("acdc", "--source", both / other, "--part", part, "--store", tmp_path / "s", "--accept-licence")
+    assert not (tmp_path / "s").exists()
+
+
 def test_check_alone_reads_every_file_and_writes_no_store(script, acdc_zip, tmp_path, capsys):
     script("acdc", "--source", acdc_zip, "--store", tmp_path / "s", "--accept-licence", "--check-only")
     assert not (tmp_path / "s").exists()

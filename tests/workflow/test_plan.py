@@ -9,7 +9,7 @@ from kaf.finetune import METHODS
 from kaf.records import CORRUPTED, FOLDER, Record, read_records, write_record
 from kaf.study import PROTOCOLS, configurations
 from workflow.grids import expand
-from workflow.plan import Plan, evidence, recorded
+from workflow.plan import Plan, evidence, main, recorded
 
 GRID = {"small": {"runs": [{"methods": ["unet", "wide_unet", "kaf_pretrained"], "m": [1]}]}}
 CHAINS = {"runs": [{"methods": ["unet_selftrained", "kaf_selftrained"], "m": [1]}]}
@@ -100,6 +100,13 @@ def test_hours_grow_with_the_steps_to_be_trained(tmp_path, file):
 def test_an_unknown_grid_is_told(tmp_path, file):
     with pytest.raises(ValueError, match="unknown grid 'smal'; choose one of small"):
         Plan("smal", tmp_path, file)
+
+
+def test_the_command_ends_with_one_line_at_an_unknown_grid(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["plan", "fewshto"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "unknown grid 'fewshto'" in capsys.readouterr().err.split("error: ")[1]
 
 
 def test_the_committed_records_are_known_by_the_names_of_jobs():

@@ -22,12 +22,12 @@ TINY = {
 BLOCK = {"dataset": "acdc", "scale": "smoke", "methods": ["unet", "kaf_pretrained"], "m": [1], "changes": TINY}
 
 
-def dry_run(capfd, *words):
-    """What ``snakemake --dry-run`` says, in this process. Raises ``AssertionError`` where it fails."""
+def dry_run(capfd, *words, ends=0):
+    """What ``snakemake --dry-run`` says, in this process. Raises ``AssertionError`` where it ends otherwise."""
     with pytest.raises(SystemExit) as end:
         main(["--snakefile", str(ROOT / "workflow" / "Snakefile"), "--dry-run", *words])
     said = "".join(capfd.readouterr())
-    assert end.value.code == 0, said
+    assert end.value.code == ends, said
     return said
 
 
@@ -39,6 +39,17 @@ def test_a_dry_run_names_the_jobs_of_each_grid(name, tmp_path, capfd, monkeypatc
     assert f"grid {name}: {len(jobs)} runs, 0 recorded" in said
     assert all(f"few_shot/{job.key}.ipynb" in said for job in jobs)
     assert all(f"pretrain/{job.pretraining_key}.ipynb" in said for job in jobs if job.pretraining_key)
+
+
+@pytest.mark.parametrize("words, said", [
+    (["grid=fewshot", "adcd=."], "unknown word after --config 'adcd'; choose one of grid, acdc, chd"),
+    (["grid=fewshot", "acdc=.", "device=gpu"], "unknown device 'gpu'; choose one of auto, cpu, cuda, mps"),
+    (["grid=fewshot", "acdc=nowhere"], "acdc=nowhere: there is no such folder"),
+    (["grid=fewshto", "acdc=."], "unknown grid 'fewshto'"),
+    (["acdc=."], "name a grid")])
+def test_words_that_mean_nothing_are_refused_before_any_work(words, said, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert said in dry_run(capfd, "--config", *words, f"output={tmp_path}", f"records={tmp_path}", ends=1)
 
 
 def test_a_slurm_profile_is_taken_as_it_is(tmp_path, capfd, monkeypatch):
