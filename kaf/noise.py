@@ -9,7 +9,8 @@ from scipy import stats
 
 from kaf.verdicts import SHARED, Comparison, labelled, place_name
 
-SAME = ["label", *SHARED, "draw", "fold"]  # of trainings that differ in nothing but their seed
+#: Columns of trainings that differ in nothing but their seed.
+SAME = ["label", *SHARED, "draw", "fold"]
 
 
 class Noise(NamedTuple):
@@ -19,11 +20,11 @@ class Noise(NamedTuple):
     freedom: int
 
 
-def measure_noise(rows: pd.DataFrame) -> Noise:
-    """Variance over seeds of the mean Dice over patients, each counting once, pooled over settings.
+def training_scores(rows: pd.DataFrame) -> pd.Series:
+    """The mean Dice over patients, each counting once, of every training; the index has :data:`SAME` and ``seed``.
 
-    NaN with 0 degrees of freedom where nothing was trained with two seeds. ``rows`` are those of records. Raises
-    ``ValueError`` where the seeds of a setting were not scored on the same patients: they differ in more than luck.
+    ``rows`` are those of records. Raises ``ValueError`` where the seeds of a setting were not scored on the same
+    patients: they differ in more than luck.
     """
     scores = labelled(rows).groupby([*SAME, "seed", "patient"])["dice"].mean()
     for where, of_setting in scores.groupby(SAME):
@@ -31,7 +32,15 @@ def measure_noise(rows: pd.DataFrame) -> Noise:
         if len(set(patients)) > 1:
             raise ValueError(f"the seeds of {where[0]!r}, fold {where[-1]}, were scored on different patients; what "
                              "differs between them is not the luck of training alone")
-    runs = scores.groupby([*SAME, "seed"]).mean().groupby(SAME)
+    return scores.groupby([*SAME, "seed"]).mean()
+
+
+def measure_noise(rows: pd.DataFrame) -> Noise:
+    """Variance over seeds of :func:`training_scores`, pooled over settings.
+
+    NaN with 0 degrees of freedom where nothing was trained with two seeds.
+    """
+    runs = training_scores(rows).groupby(SAME)
     freedom = int((runs.count() - 1).sum())
     return Noise(float((runs.var() * (runs.count() - 1)).sum() / freedom) if freedom else float("nan"), freedom)
 
