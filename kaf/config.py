@@ -134,7 +134,7 @@ DATASETS = ("phantom", "phantom-ct", "acdc", "chd")
 def resolve(scale: str, dataset: str = "phantom", recipe: str = "default", seed: int = 0, **changes: Any) -> Experiment:
     """The experiment of a data set at a scale.
 
-    ``scale`` is ``smoke`` (minutes on two cores), ``laptop`` (an hour) or ``full`` (a GPU).
+    ``scale`` is ``smoke`` (a few minutes on two cores), ``laptop`` (an hour or two) or ``full`` (a GPU).
     ``recipe="paper"`` takes the paper's block, readings of gather and scatter, optimisers and loss; at
     scale ``full`` it is the published experiment. ``changes`` as in :meth:`Experiment.changed`.
     Raises ``ValueError`` for unknown names.

@@ -36,7 +36,7 @@ SHARES = ("spread", "entropy", "background")
 def keypoints_figure(image: ArrayLike, keypoints: Keypoints, ax: Axes | None = None) -> Figure:
     """A slice ``(H, W)`` with the valid ones of its ``keypoints (K,)`` as circles, and their number.
 
-    A circle is as large as the neighbourhood that was described.
+    A circle is as large as what was found; SIFT describes a square six times as wide.
     """
     xy, valid = places(keypoints)
     ax = one_panel(ax)

@@ -19,7 +19,7 @@ class Keypoints(NamedTuple):
     """A padded set of keypoints; every field has the same leading dimensions ``(...)``.
 
     ``xy``          ``(..., K, 2)`` float32, pixels ``(x, y)``, pixel centres at integers.
-    ``scale``       ``(..., K)`` float32, diameter of the described neighbourhood in pixels.
+    ``scale``       ``(..., K)`` float32, diameter of what was found, in pixels: for SIFT twice the width of the blur.
     ``score``       ``(..., K)`` float32, strength of the detector's response, larger is stronger.
     ``descriptor``  ``(..., K, D)`` uint8, ``D = 128`` for SIFT, 256 for ORB and SuperPoint, 0 where there is none.
     ``valid``       ``(..., K)`` bool, False for padding. Padded entries are zero in every field.

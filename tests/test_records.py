@@ -1,10 +1,12 @@
 import json
 import multiprocessing
+import re
 
 import pandas as pd
 import pytest
 
 from kaf.evaluate import COLUMNS
+from kaf.files import read_json
 from kaf.records import COST, FOLDER, Record, gather, of_corrupted, read_costs, read_record, write_record
 
 EXPERIMENT = {"data": {"size": 80, "spacing_mm": 2.5}, "width": 6,
@@ -188,3 +190,13 @@ def test_committed_costs_hold_every_target():
     assert {("training step, matched", "training step, KAF paper / wide UNet"),
             ("training step, light", "training step, KAF light / UNet"),
             ("roofline, cuda", "step, KAF default / wide UNet, 224 px")} <= targets
+
+
+def test_the_record_of_copied_labels_is_that_of_its_command():
+    rows, facts = pd.read_csv(FOLDER / "acdc_copied_labels.csv"), read_json(FOLDER / "acdc_copied_labels.json")
+    draws, repeats = map(int, re.search(r"\((\d+) draws, .* \((\d+) repeats\)", facts["what"]).groups())
+    counts = rows.groupby(["split", "m"], dropna=False).size().to_dict()
+    few = {("labelled patients", m): draws for m in (1, 2, 4, 8, 16, 32)} | {("labelled patients", 64): 1}
+    assert {key: n for key, n in counts.items() if key[0] == "labelled patients"} == few
+    assert rows.groupby("split").size()[["by slice", "by patient"]].tolist() == [repeats, repeats]
+    assert rows["dice"].nunique() > 0.9 * len(rows)  # measured, not made up

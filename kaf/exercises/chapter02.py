@@ -188,7 +188,7 @@ EXERCISES = {
         step("invariance", "An entry may depend on its two keypoints only.", _window_mates),
     )),
     "02.break_even": Exercise(2, (
-        step("all pairs", "Set 8 B K d² equal to 2 B K² d and solve for K.", _even_all),
+        step("all pairs", "Set 8 L K d² equal to 2 L K² d and solve for K.", _even_all),
         step("a share", "Only a share of the K² pairs is left.", _even_share),
     )),
     "02.scatter_max": Exercise(3, (
