@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 import kaf
@@ -26,7 +27,8 @@ from kaf.finetune import METHODS
 
 FOLDER = Path(kaf.__file__).resolve().parents[1] / "book" / "records"
 COST = FOLDER / "cost.json"
-KEY = ["run", "patient", "frame", "structure"]  # what tells rows apart
+ASKED = ["run", "protocol", "draw", "fold"]  # a run is scored for each: two folds may label the same patients
+KEY = [*ASKED, "patient", "frame", "structure"]  # what tells rows apart
 OF_RUN = ["dataset", "protocol", "method", "pretraining", "m", "draw", "fold", "scale", "seed", "device", "run",
           "setting"]
 #: Columns of what became of corrupted images (:mod:`kaf.robustness`), one row per patient, corruption and level.
@@ -97,7 +99,7 @@ def read_record(name: str, folder: str | Path = FOLDER) -> Record:
         raise FileNotFoundError(f"no record {name!r} in {folder}: it needs {file.name} and {file.stem}.json, "
                                 "which `python -m kaf.records` writes; the committed ones come with the repository")
     rows = read_rows(file)
-    columns, key = (CORRUPTED, ["run", "patient", "corruption", "level"]) if "corruption" in rows else (COLUMNS, KEY)
+    columns, key = (CORRUPTED, [*ASKED, "patient", "corruption", "level"]) if "corruption" in rows else (COLUMNS, KEY)
     if missing := [c for c in columns if c not in rows]:
         raise ValueError(f"{file} lacks the columns {', '.join(missing)}")
     runs = read_json(file.with_suffix(".json"))["runs"]
@@ -148,21 +150,21 @@ def gather(runs: str | Path) -> Record:
     return Record(_in_order(rows), {name: facts for record in found for name, facts in record.runs.items()})
 
 
-def of_run(folder: Path, setting: str = "") -> Record:
-    """One scored run; ``setting`` names what was changed for it."""
-    return Record(read_rows(folder / "scores.csv").assign(setting=setting), {folder.name: _facts(folder)})
+def of_run(folder: Path, setting: str = "", rows: pd.DataFrame | None = None) -> Record:
+    """One scored run, with those of its ``rows`` that are given, or all; ``setting`` names what was changed for it."""
+    rows = read_rows(folder / "scores.csv") if rows is None else rows
+    return Record(rows.assign(setting=setting), {folder.name: _facts(folder)})
 
 
-def of_corrupted(folder: Path, rows: pd.DataFrame, setting: str = "", **facts: Any) -> Record:
-    """What :func:`kaf.robustness.evaluate_corrupted` found for the run in ``folder``: means over frames.
+def of_corrupted(run: Record, rows: pd.DataFrame, **facts: Any) -> Record:
+    """What :func:`kaf.robustness.evaluate_corrupted` found for one scored run: means over frames.
 
     ``facts``, such as seconds, are kept beside those of the run.
     """
-    run = of_run(folder, setting)
     by = ["patient", "group", "corruption", "level"]
     means = rows.groupby(by, sort=False).mean(numeric_only=True).reset_index()
     means = means.assign(**{name: run.rows[name].iloc[0] for name in OF_RUN})[CORRUPTED]
-    return Record(means, {folder.name: {**run.runs[folder.name], **facts}})
+    return Record(means, {name: {**found, **facts} for name, found in run.runs.items()})
 
 
 def read_records(folder: str | Path = FOLDER) -> list[Record]:
@@ -221,11 +223,12 @@ def _write_runs(file: Path, runs: dict[str, dict[str, Any]]) -> None:
 
 def _without(record: Record, rows: pd.DataFrame) -> Record:
     """A record without the runs that ``rows`` hold, or hold anew under another configuration."""
-    new = set(rows[SAME].itertuples(index=False, name=None))
-    stands = pd.Series(list(record.rows[SAME].itertuples(index=False, name=None))).isin(new)
-    gone = set(record.rows["run"][stands.to_numpy() | record.rows["run"].isin(rows["run"])])
-    kept = record.rows[~record.rows["run"].isin(gone)]
-    return Record(kept, {run: facts for run, facts in record.runs.items() if run not in gone})
+    gone = np.zeros(len(record.rows), bool)
+    for columns in (SAME, ASKED):
+        old, new = (pd.MultiIndex.from_frame(table[columns]) for table in (record.rows, rows))
+        gone |= old.isin(new)
+    kept = record.rows[~gone]
+    return Record(kept, {run: record.runs[run] for run in kept["run"].unique()})
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from kaf.files import make_writable, write_csv
 from kaf.finetune import evaluate, finetune, get_method, load_network
 from kaf.loop import make_fabric
 from kaf.pretrain import KINDS, pretrain
+from kaf.records import read_rows
 from kaf.runs import Run
 from kaf.selftrain import selftrain
 
@@ -86,15 +87,20 @@ class Study:
         """Train ``method`` on ``m`` labelled patients and score it on the test fold; the run and its rows.
 
         The rows are kept in the run folder as ``scores.csv``. Columns: :data:`kaf.evaluate.COLUMNS` and ``group``.
+        Where two folds or draws label the same patients, one run is scored for each.
         """
         run = self.train(method, m, draw)
         file = run.folder / "scores.csv"
         with make_fabric(self.device, self.devices, self.num_nodes).rank_zero_first():  # one process scores
-            if not file.is_file():
-                write_csv(file, self._score(run, method, m, draw))
-        words = {"frame": str, "group": str}  # empty where a data set has none, and then no number
-        rows = pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=words)
-        return run, rows.fillna(dict.fromkeys(words, ""))
+            known = [read_rows(file)[[*COLUMNS, "group"]]] if file.is_file() else []
+            if not known or self._asked(known[0], draw).empty:
+                write_csv(file, pd.concat([*known, self._score(run, method, m, draw)]))
+        return run, self._asked(read_rows(file)[[*COLUMNS, "group"]], draw).reset_index(drop=True)
+
+    def _asked(self, rows: pd.DataFrame, draw: int) -> pd.DataFrame:
+        """Those rows of a run that are of this fold, its test patients, the protocol and ``draw``."""
+        mine = (rows["fold"] == self.fold) & (rows["protocol"] == PROTOCOLS[self.protocol]) & (rows["draw"] == draw)
+        return rows[mine & rows["patient"].isin(self.split.test)]
 
     def _score(self, run: Run, method: str, m: int, draw: int) -> pd.DataFrame:
         chosen, experiment = get_method(method), self.experiment

@@ -7,7 +7,7 @@ import pytest
 
 from kaf.evaluate import COLUMNS
 from kaf.files import read_json
-from kaf.records import COST, FOLDER, Record, gather, of_corrupted, read_costs, read_record, write_record
+from kaf.records import COST, FOLDER, Record, gather, of_corrupted, of_run, read_costs, read_record, write_record
 
 EXPERIMENT = {"data": {"size": 80, "spacing_mm": 2.5}, "width": 6,
               "finetune": {"optim": {"steps": 150, "epochs": 0, "batch": 8}}}
@@ -97,7 +97,7 @@ def test_rows_of_corrupted_images_are_means_over_frames_with_what_the_run_was(tm
                            "dice": 0.5 + 0.1 * (frame == "ES"), "points": 9.0, "repeatability": 1.0,
                            "on_background": 0.0, "entropy": float("nan")}
                           for kind, level in (("", 0.0), ("blur", 2.0)) for frame in ("ED", "ES")])
-    write_record(of_corrupted(tmp_path / "runs" / "finetune-unet-x", found, "why", seconds=3.0), "a", tmp_path)
+    write_record(of_corrupted(of_run(tmp_path / "runs" / "finetune-unet-x", "why"), found, seconds=3.0), "a", tmp_path)
     read = read_record("a", tmp_path)
     assert read.rows["dice"].tolist() == [0.55, 0.55] and read.rows["corruption"].tolist() == ["", "blur"]
     assert (read.rows["method"] == "UNet").all() and (read.rows["setting"] == "why").all()
@@ -200,3 +200,13 @@ def test_the_record_of_copied_labels_is_that_of_its_command():
     assert {key: n for key, n in counts.items() if key[0] == "labelled patients"} == few
     assert rows.groupby("split").size()[["by slice", "by patient"]].tolist() == [repeats, repeats]
     assert rows["dice"].nunique() > 0.9 * len(rows)  # measured, not made up
+
+
+def test_a_run_of_two_folds_keeps_the_rows_of_both(tmp_path):
+    first = record()
+    other = Record(first.rows.assign(fold=1, patient="p2"), first.runs)
+    for one in (first, other, first):
+        write_record(one, "any", tmp_path)
+    kept = read_record("any", tmp_path)
+    assert len(kept.rows) == 2 * len(first.rows) and set(kept.rows["fold"]) == {0, 1}
+    assert set(kept.runs) == set(first.runs)

@@ -10,6 +10,7 @@ from kaf.data.phantom import write_phantom
 from kaf.data.splits import paper_draw, paper_folds
 from kaf.evaluate import COLUMNS
 from kaf.pretrain import KINDS
+from kaf.records import of_run
 
 
 def tiny(dataset="phantom"):
@@ -110,6 +111,21 @@ def test_the_folder_of_the_data_may_lie_at_home(tmp_path, monkeypatch):
     write_phantom(tmp_path / "acdc", 5, size=48, slices=(3, 4), progress=False)
     here = study.open_study(tiny("acdc"), "~/acdc", tmp_path / "home", device="cpu")
     assert len(here.store.patients) == 5 and here.store.image(0).any()
+
+
+def test_a_run_is_scored_for_every_fold_and_draw_that_labels_its_patients(here, monkeypatch):
+    output = here.runs.parent
+    other = study.open_study(here.experiment, output=output, fold=1, device="cpu")
+    labelled = sorted(set(here.split.train) & set(other.split.train))[:2]
+    monkeypatch.setattr(study, "labelled_draw", lambda *_: tuple(labelled))
+    asked = [(here, 0), (here, 1), (other, 0)]
+    runs, tables = zip(*(one.few_shot("unet", 2, draw) for one, draw in [*asked, *asked]), strict=True)
+    assert len({run.folder for run in runs}) == 1
+    for (one, draw), rows in zip([*asked, *asked], tables, strict=True):
+        assert set(rows["patient"]) == set(one.split.test) and set(rows["draw"]) == {draw}
+        assert set(rows["fold"]) == {one.fold}
+    record = of_run(runs[0].folder)
+    assert len(record.rows) == sum(map(len, tables[:3])) and len(record.runs) == 1
 
 
 def test_inner_validation_touches_no_test_patient_and_has_as_many():

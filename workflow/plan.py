@@ -13,11 +13,11 @@ from typing import Any
 import pandas as pd
 
 from kaf.files import exclusive, make_writable
-from kaf.records import FOLDER, OF_RUN, Record, lineage, read_records
+from kaf.records import ASKED, FOLDER, KEY, OF_RUN, Record, lineage, read_records
 from kaf.study import PROTOCOLS, configurations
 from workflow.grids import FILE, Job, expand, get_grid, job_key, load_grids
 
-COLUMNS = ["key", "run", "levels", "method", "scale", "dataset", "setting", "seconds", "pretraining_seconds",
+COLUMNS = ["key", *ASKED, "levels", "method", "scale", "dataset", "setting", "seconds", "pretraining_seconds",
            "corrupting_seconds", "steps", "pretraining_steps"]
 
 
@@ -28,13 +28,14 @@ def recorded(records: Iterable[Record]) -> pd.DataFrame:
     """
     lines = []
     for record in records:
-        for name, rows in record.rows.groupby("run", sort=False):
+        for (name, *asked), rows in record.rows.groupby(ASKED, sort=False):
             chain, what = list(lineage(record.runs[name])), _what(rows.iloc[0], record.runs[name])
             before = [facts for facts in chain if "method" not in facts["config"]]
             own = [facts for facts in chain if facts not in before]
             levels = frozenset(rows.get(["corruption", "level"], pd.DataFrame()).itertuples(index=False, name=None))
             lines.append({
-                "key": job_key(what, [facts["config"]["experiment"] for facts in chain]), "run": name, "levels": levels,
+                "key": job_key(what, [facts["config"]["experiment"] for facts in chain]), "levels": levels,
+                **dict(zip(ASKED, (name, *asked), strict=True)),
                 **{column: what[column] for column in ("method", "scale", "dataset", "setting")},
                 "seconds": sum(facts["provenance"]["seconds"] for facts in own),
                 "pretraining_seconds": sum(facts["provenance"]["seconds"] for facts in before),
@@ -133,9 +134,9 @@ def evidence(name: str, records: str | Path = FOLDER, file: str | Path = FILE) -
     for record in plan.records:
         lines = recorded([record])
         lines = lines[lines["key"].isin(list(settings)) & (lines["levels"].astype(bool) == bool(plan.levels))]
-        rows = record.rows[record.rows["run"].isin(lines["run"])]
+        rows = record.rows.merge(lines[[*ASKED, "key"]], on=ASKED)  # keeps the order of the rows
         if len(rows):  # a record of another kind has columns of its own
-            keys = rows["run"].map(lines.set_index("run")["key"])
+            keys = rows.pop("key")
             own = {run: record.runs[run] for run in rows["run"].unique()}
             tunings = {run: {"finetune": facts["config"]["experiment"]["finetune"]} for run, facts in own.items()}
             steps = {run: _steps([tuning]) for run, tuning in tunings.items()}
@@ -144,7 +145,7 @@ def evidence(name: str, records: str | Path = FOLDER, file: str | Path = FILE) -
             runs |= own
     found = pd.concat(tables) if tables else pd.DataFrame(columns=[*OF_RUN, "patient", "group", "place", "steps"])
     found = found.sort_values("place", kind="stable").drop(columns="place")
-    key = [c for c in ("run", "patient", "frame", "structure", "corruption", "level") if c in found]
+    key = [c for c in (*KEY, "corruption", "level") if c in found]
     return Record(found.drop_duplicates(key, ignore_index=True), runs)
 
 

@@ -58,6 +58,17 @@ def test_a_chain_of_runs_is_done_where_all_of_it_is_recorded_as_it_would_be(tmp_
     assert plan.known["pretraining_seconds"].tolist() == [0.0, 1200.0]
 
 
+def test_a_run_that_two_folds_share_is_done_for_both(tmp_path, file):
+    block = {"methods": ["unet"], "m": [2], "folds": [0, 1]}
+    file.write_text(yaml.safe_dump({"folds": {"runs": [block]}}))
+    for job, patient in zip(expand({"runs": [block]}), ("p1", "p2"), strict=True):
+        one = record_of(job, patient=patient)
+        ((_, facts),) = one.runs.items()
+        write_record(Record(one.rows.assign(run="shared"), {"shared": facts}), "any", tmp_path)
+    assert not Plan("folds", tmp_path, file).missing
+    assert evidence("folds", tmp_path, file).rows["fold"].tolist() == [0, 1]
+
+
 def test_another_configuration_is_to_be_run(tmp_path, file):
     job = expand(GRID["small"])[0]
     one = record_of(job)
