@@ -7,6 +7,8 @@ from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
+import numpy as np
+
 LATER = {"later": True}  # metadata of a field, see plain
 
 
@@ -36,6 +38,10 @@ def plain(config: Any) -> Any:
     A field whose metadata call it ``later`` came into a configuration when there were runs already. It is left out
     where it has its default, so that those runs are found again.
     """
+    if isinstance(config, np.generic):  # which JSON does not know
+        return config.item()
+    if isinstance(config, tuple):
+        return tuple(map(plain, config))
     if not is_dataclass(config):
         return config
     return {f.name: plain(getattr(config, f.name)) for f in fields(config)

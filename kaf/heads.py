@@ -70,7 +70,7 @@ class MatchHead(nn.Module):
         self.iterations = iterations
 
     def scores(self, a: Tensor, b: Tensor, points_a: Keypoints, points_b: Keypoints, size: int) -> Tensor:
-        """Scores ``(B, K, K)`` before the assignment; ``size`` is the larger side of the image in pixels."""
+        """Scores ``(B, K, K)`` before the assignment; ``size`` is the side of the square slices in pixels."""
         a, b = self._place(a, points_a, size), self._place(b, points_b, size)
         valid_a, valid_b = points_a.valid, points_b.valid
         for index, block in enumerate(self.blocks):

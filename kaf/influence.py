@@ -25,6 +25,6 @@ def influence(network: Callable[[Tensor], Tensor], image: Tensor, at: tuple[int,
 
 def share_within(values: Tensor, at: tuple[int, int], radii: Tensor) -> Tensor:
     """Of an influence map ``(H, W)`` the share within each of ``radii`` (pixels) of the pixel ``at`` (x, y)."""
-    y, x = torch.meshgrid(*map(torch.arange, values.shape), indexing="ij")
+    y, x = torch.meshgrid(*(torch.arange(n, device=values.device) for n in values.shape), indexing="ij")
     distance = (x - at[0]).square().add((y - at[1]).square()).sqrt()
-    return (values * (distance <= radii[:, None, None])).sum((1, 2)) / values.sum()
+    return (values * (distance <= radii.to(values.device)[:, None, None])).sum((1, 2)) / values.sum()

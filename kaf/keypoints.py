@@ -112,14 +112,21 @@ def detect_orb(image: np.ndarray, count: int = 1000, threshold: int = 5) -> Keyp
 
 
 def detect_grid(image: np.ndarray, step: float = 12.0) -> Keypoints:
-    """A regular grid every ``step`` pixels, centred: a control that ignores the image content."""
+    """A regular grid every ``step`` pixels, centred: a control that ignores the image content.
+
+    The scores go from coarse to fine, so that the strongest few lie all over the image: first every eighth point in
+    each direction, for instance, then every fourth.
+    """
     _check_image(image)
-    axes = []
+    axes, counts = [], []
     for length in (image.shape[1], image.shape[0]):
-        count = max(1, int(length // step))
-        axes.append((np.arange(count) - (count - 1) / 2) * step + (length - 1) / 2)
+        counts.append(max(1, int(length // step)))
+        axes.append((np.arange(counts[-1]) - (counts[-1] - 1) / 2) * step + (length - 1) / 2)
     x, y = np.meshgrid(*axes)
-    return from_arrays(np.stack([x.ravel(), y.ravel()], 1))
+    either = np.bitwise_or(*np.meshgrid(*map(np.arange, counts))).ravel()
+    lowest = np.where(either > 0, either & -either, 1 << 30)  # the largest power of two that divides both indices
+    score = np.log2(lowest) + np.random.default_rng(0).permutation(len(lowest)) / len(lowest)
+    return from_arrays(np.stack([x.ravel(), y.ravel()], 1), score=score)
 
 
 def detect_random(image: np.ndarray, count: int = 300, seed: int = 0) -> Keypoints:

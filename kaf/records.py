@@ -7,7 +7,7 @@ stand for: the same run, or one of the same method, setting, patients and seed u
 
 ``setting`` names what a grid of experiments changed, such as ``level 1``; it is empty for the method as it is.
 
-What the benchmarks measured is kept beside them, in ``cost.json``; :func:`read_cost` reads it.
+What the benchmarks measured is kept beside them, in ``cost.json``; :func:`read_costs` reads it.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def _sizes(run: dict[str, Any]) -> str:
     experiment = run["config"]["experiment"]
     data, optim = experiment["data"], experiment["finetune"]["optim"]
     spacing = f"{data['spacing_mm']:g} mm" if data["spacing_mm"] else "the files"
-    further = f", {selftrain['optim']['steps']} of self-training" if (selftrain := experiment.get("selftrain")) else ""
+    further = f", {_length(selftrain['optim'])} of self-training" if (selftrain := experiment.get("selftrain")) else ""
     if pretraining := run.get("finetuning", run).get("pretraining"):
         further += f", {_length(pretraining['config']['experiment']['pretrain']['optim'])} of pretraining"
     network = f"{experiment['width']} filters, {_length(optim)} of {optim['batch']}{further}"

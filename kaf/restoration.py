@@ -45,7 +45,7 @@ class RestorationLoss:
         shape = (world() * len(image), *image.shape[2:])
         mask = draw_cells(shape, config.mask_cell, config.mask_share, generator).to(image.device)
         own = mask[share(len(mask))]
-        seen = keypoints._replace(valid=keypoints.valid & ~read_pixels(own, keypoints.xy))
+        seen = keypoints.moved(keypoints.xy, ~read_pixels(own, keypoints.xy))
         restored = gather(model(image.masked_fill(own[:, None], 0.0), seen).float())
         error = (restored - gather(image)).square() * mask[:, None]
         loss = error.sum() / mask.sum().clamp(min=1)  # 0 where no cell was drawn

@@ -60,8 +60,8 @@ class MeanTeacher(nn.Module):
 class SelftrainLoss:
     """The loss on labelled slices plus that of disagreeing with the teacher: what :func:`kaf.loop.fit` calls."""
 
-    def __init__(self, config: SelftrainConfig, finetuning: FinetuneConfig, seed: int):
-        self.config, self.augment, self.seed = config, finetuning.augment, seed
+    def __init__(self, config: SelftrainConfig, finetuning: FinetuneConfig, seed: int, steps: int):
+        self.config, self.augment, self.seed, self.steps = config, finetuning.augment, seed, steps
         self.supervised = SegmentationLoss(finetuning, seed).dice_ce
 
     def __call__(self, model: MeanTeacher, batch: tuple[SliceSample, SliceSample], step: int) -> tuple[Tensor, dict]:
@@ -78,7 +78,7 @@ class SelftrainLoss:
         sure = probability >= config.threshold
         supervised = self.supervised(logits[: len(image)], label.unsqueeze(1))
         agreement = masked_dice_ce(logits[len(image) :], target, sure)
-        weight = config.weight * min(1.0, (step + 1) / max(1, config.ramp * config.optim.steps))
+        weight = config.weight * min(1.0, (step + 1) / max(1, config.ramp * self.steps))
         logged = {"supervised": supervised.detach(), "teacher": agreement.detach(), "sure": sure.float().mean()}
         return supervised + weight * agreement, logged
 
@@ -129,7 +129,8 @@ def mix_keypoints(keypoints: Keypoints, box: Tensor) -> Keypoints:
     valid = torch.cat([keypoints.valid & ~own, other.valid & pasted], 1)
     score = torch.cat([keypoints.score, other.score], 1).masked_fill(~valid, -torch.inf)
     order = score.argsort(dim=1, descending=True, stable=True)[:, : keypoints.valid.shape[1]]
-    both = Keypoints(*(torch.cat(pair, 1) for pair in zip(keypoints, other, strict=True)))._replace(valid=valid)
+    both = Keypoints(*(torch.cat(pair, 1) for pair in zip(keypoints, other, strict=True)))
+    both = both.moved(both.xy, valid)
     return Keypoints(*(field.take_along_dim(order.view(*order.shape, *[1] * (field.dim() - 2)), 1) for field in both))
 
 
@@ -142,9 +143,10 @@ def selftrain(experiment: Experiment, store: Store, patients: Collection[str], u
     :func:`kaf.finetune.load_network` loads. Calling again resumes or returns at once. It runs on one device.
     """
     config, network = experiment.selftrain, load_network(source, experiment, store, method)
-    size, points, seed, steps = experiment.data.size, experiment.data.points, experiment.seed, config.optim.steps
+    size, points, seed = experiment.data.size, experiment.data.points, experiment.seed
     volumes, others = labelled_volumes(store, patients), store.select(patients=unlabelled)
     data = SliceDataset(store, volumes, size, points), SliceDataset(store, others, size, points, labelled=False)
+    steps = config.optim.total(len(data[0]))
     identity = {"experiment": used_by("selftrain", experiment), "method": method,
                 "patients": sorted(patients), "unlabelled": sorted(unlabelled), "source": source.folder.name,
                 "store": fingerprint(store, others)}
@@ -160,5 +162,5 @@ def selftrain(experiment: Experiment, store: Store, patients: Collection[str], u
                      for part, count in zip(data, counts, strict=True)), strict=True)
 
     fit(run, make_fabric(device, precision=experiment.precision), MeanTeacher(network), config.optim, steps, batches,
-        SelftrainLoss(config, experiment.finetune, seed), title=f"{get_method(method).name}, self-training")
+        SelftrainLoss(config, experiment.finetune, seed, steps), title=f"{get_method(method).name}, self-training")
     return run

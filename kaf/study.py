@@ -54,8 +54,9 @@ class Study:
     def pretrain(self, network: str = "kaf_unet", kind: str = "kaf") -> Run:
         """Pretrain ``network`` on the training patients, without labels; only the paper's protocol adds the test fold.
 
-        ``kind`` is a name in :data:`kaf.pretrain.KINDS`.
+        ``kind`` is a name in :data:`kaf.pretrain.KINDS`. Raises ``ValueError`` for another.
         """
+        check_choice("kind of pretraining", kind, KINDS)
         experiment = self.experiment.changed(**KINDS[kind])
         patients = self.split.train + (self.split.test if self.protocol == "paper" else ())
         return pretrain(experiment, self.store, patients, self.runs, network, self.device,
@@ -76,6 +77,9 @@ class Study:
         """Train ``method`` on ``m`` labelled patients, what comes before included; returns the finished run."""
         chosen, patients = get_method(method), self.labelled(m, draw)
         if chosen.selftrained:
+            if self.devices * self.num_nodes > 1:
+                raise ValueError(f"self-training runs on one device: train {chosen.selftrained} on several first, then "
+                                 f"{method} with devices=1")
             source = self.train(chosen.selftrained, m, draw)
             return selftrain(self.experiment, self.store, patients, self.split.train, self.runs, source, method,
                              self.device)
@@ -160,6 +164,8 @@ def split_by(protocol: str, groups: Mapping[str, str], folds: int) -> list[Split
     as many patients of the training side aside as the fold tests, and leaves those of the fold out.
     """
     if protocol == "paper":
+        if folds != 5:
+            raise ValueError(f"the paper has 5 folds, not {folds}")
         return paper_folds(groups)
     splits = kfold(groups, folds)
     return [inner_split(s.train, len(s.test), 0, groups) for s in splits] if protocol == "inner" else splits
@@ -180,7 +186,10 @@ def _phantom(home: Path, experiment: Experiment) -> Path:
 
 
 def parse_labelled(text: str | int | Sequence[int], scale: str) -> tuple[int, ...]:
-    """The numbers M from a notebook parameter such as ``"2, 8"``; empty means what the scale says."""
+    """The numbers M from a notebook parameter such as ``"2, 8"``; empty means what the scale says.
+
+    Raises ``ValueError`` for anything else.
+    """
     text = str(text) if isinstance(text, int) else text
     numbers = [part.strip() for part in text.split(",") if part.strip()] if isinstance(text, str) else list(text)
     try:
@@ -193,7 +202,10 @@ def parse_labelled(text: str | int | Sequence[int], scale: str) -> tuple[int, ..
 
 
 def parse_methods(text: str) -> tuple[str, ...]:
-    """Keys of :data:`kaf.finetune.METHODS` from a notebook parameter such as ``"unet, kaf_pretrained"``."""
+    """Keys of :data:`kaf.finetune.METHODS` from a notebook parameter such as ``"unet, kaf_pretrained"``.
+
+    Raises ``ValueError`` for another.
+    """
     keys = tuple(part.strip() for part in text.split(",") if part.strip())
     for key in keys:
         get_method(key)

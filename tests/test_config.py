@@ -2,6 +2,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import kaf
@@ -118,3 +119,9 @@ def test_what_came_later_leaves_the_fingerprints_of_smoke_runs_as_they_were():
     assert resolve("smoke").changed(selftrain__weight=0.5, precision="bf16").selftrain.weight == 0.5
     assert resolve("laptop").selftrain.optim.steps < resolve("full").selftrain.optim.steps
     assert not any(resolve(scale).kaf.zero_start for scale in ("smoke", "laptop", "full"))
+
+
+def test_numbers_of_numpy_are_those_of_python():
+    mine, plain_ = (resolve("smoke", seed=kind(1), pretrain__frames=(), finetune__augment__scale=(kind(1), 1.5))
+                    for kind in (np.int64, int))
+    assert digest(mine) == digest(plain_)

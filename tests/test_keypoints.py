@@ -83,6 +83,10 @@ def test_pad_fills_with_zeros_and_refuses_too_many():
 def test_controls():
     image = textured()
     grid = detect_grid(image, step=10)
+    for size, k in (((512, 512), 300), ((224, 160), 40), ((144, 144), 16)):
+        some = prepare(detect_grid(np.zeros(size, np.uint8)), k).xy
+        quarters = torch.stack([some[:, 1] < size[0] / 2, some[:, 0] < size[1] / 2], 1).long() @ torch.tensor([2, 1])
+        assert quarters.bincount(minlength=4).min() >= k // 8, "few points of a grid lie all over the image, too"
     assert len(grid.xy) == 80 and torch.allclose(grid.xy.mean(0), torch.tensor([49.5, 39.5]))
     first, second = detect_random(image, seed=1), detect_random(image, seed=1)
     assert torch.equal(first.xy, second.xy) and not torch.equal(first.xy, detect_random(image, seed=2).xy)

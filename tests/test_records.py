@@ -122,9 +122,9 @@ def test_the_label_tells_runs_of_other_sizes_apart():
 
 
 def test_a_label_says_how_long_self_training_lasted():
-    further = EXPERIMENT | {"selftrain": {"optim": {"steps": 40}}}
+    further = EXPERIMENT | {"selftrain": {"optim": {"steps": 40, "epochs": 0}}}
     runs = {"finetune-unet-a": {**FACTS, "config": {"experiment": further}}}
-    assert Record(rows(), runs).sizes == ["80 px of 2.5 mm, 6 filters, 150 steps of 8, 40 of self-training"]
+    assert Record(rows(), runs).sizes == ["80 px of 2.5 mm, 6 filters, 150 steps of 8, 40 steps of self-training"]
 
 
 def test_a_label_says_how_long_pretraining_lasted():

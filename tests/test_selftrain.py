@@ -169,8 +169,15 @@ def test_the_loss_grows_with_the_ramp_and_counts_only_where_the_teacher_is_sure(
     model = MeanTeacher(load_network(source, experiment, store, "kaf_scratch"))
     values, cases = {}, {"whole": {}, "none": {"weight": 0.0}, "unsure": {"threshold": 1.1}, "ramp": {"ramp": 1.0}}
     for name, changes in cases.items():
-        loss = SelftrainLoss(replace(experiment.selftrain, **changes), experiment.finetune, 0)
+        loss = SelftrainLoss(replace(experiment.selftrain, **changes), experiment.finetune, 0,
+                             experiment.selftrain.optim.steps)
         values[name], logged = loss(model.eval(), (batch, batch), 0)
         assert logged["sure"] == 0 if name == "unsure" else logged["sure"] > 0
     assert values["none"] == values["unsure"] < values["ramp"] < values["whole"]
     torch.testing.assert_close(values["ramp"] - values["none"], (values["whole"] - values["none"]) / 3)
+
+
+def test_passes_over_the_data_are_counted_where_they_are_asked_for(store, source, tmp_path):
+    run = run_it(store, tmp_path, source, selftrain__optim__epochs=1)
+    slices = sum(store.volumes[v].shape[0] for v in store.select(patients=LABELLED, labelled=True))
+    assert run.load()["step"] == slices // SHORT["selftrain__optim__batch"] != SHORT["selftrain__optim__steps"]

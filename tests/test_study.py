@@ -106,6 +106,15 @@ def test_notebook_parameters():
 GROUPS = {f"patient{n:03d}": "AB"[n % 2] for n in range(1, 21)}
 
 
+def test_what_cannot_be_trained_is_refused_by_name(here):
+    with pytest.raises(ValueError, match="self-training runs on one device: train unet on several first"):
+        replace(here, devices=2).train("unet_selftrained", 2)
+    with pytest.raises(ValueError, match="unknown kind of pretraining 'simlcr'.*did you mean 'simclr'"):
+        here.pretrain(kind="simlcr")
+    with pytest.raises(ValueError, match="the paper has 5 folds, not 10"):
+        study.split_by("paper", GROUPS, 10)
+
+
 def test_the_folder_of_the_data_may_lie_at_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     write_phantom(tmp_path / "acdc", 5, size=48, slices=(3, 4), progress=False)

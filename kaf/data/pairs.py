@@ -56,9 +56,6 @@ class Window:
         return [s for s in range(first, last + 1) if s != slice_index]
 
 
-WINDOWS = {"acdc": Window(0.18, 2), "chd": Window(0.05, 1)}
-
-
 class SliceDataset(Dataset):
     """The slices of some volumes, each a :class:`SliceSample`: ``size`` pixels square, ``k`` keypoints.
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from kaf.data.cases import find_cases, get_layout, read_volume
+from kaf.data.prepare import to_8bit
 from kaf.keypoints import deduplicate, detect_sift
 
 DATASETS = {"mr": ("phantom", "acdc"), "ct": ("phantom-ct", "chd")}  # names of the layouts: made up, real
@@ -28,8 +29,7 @@ def describe(dataset: str, root: str | Path, cases: int | None = None) -> pd.Dat
 
 
 def _volume_row(volume, structures: dict[int, str]) -> dict[str, float]:
-    low, high = np.percentile(volume.image, (1, 99))
-    image = (np.clip((volume.image - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
+    image = to_8bit(volume.image, (1, 99), volume.image.shape[1:])
     counts = [int(deduplicate(detect_sift(s)).valid.sum()) for s in image]
     rows, cols = image.shape[1:]
     row = {
@@ -56,12 +56,3 @@ def compare(root: str | Path, real: str | Path, kind: str = "mr", patients: int 
         quartiles = describe(dataset, folder, 2 * patients).quantile([0.25, 0.5, 0.75], numeric_only=True)
         tables[name] = quartiles.T.rename(columns=lambda q: f"{100 * q:.0f} %")
     return pd.concat(tables, axis=1).round(2)
-
-
-def compare_groups(root: str | Path, real: str | Path, patients: int = 20) -> pd.DataFrame:
-    """Mean volumes in ml per group and frame, phantom beside real ACDC."""
-    tables = {}
-    for name, dataset, folder in zip(("phantom", "real"), DATASETS["mr"], (root, real), strict=True):
-        rows = describe(dataset, folder, 2 * patients)
-        tables[name] = rows.groupby(["group", "frame"])[["LV ml", "MYO ml", "RV ml"]].mean()
-    return pd.concat(tables, axis=1).round(0)

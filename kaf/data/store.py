@@ -23,7 +23,7 @@ from kaf.data.grid import crop, crop_keypoints, uncrop  # noqa: F401  part of th
 from kaf.files import file_digest, read_json
 from kaf.keypoints import Keypoints, get_detector, pad, top_k
 
-VERSION = 2  # raise it whenever prepare, or a detector of kaf.keypoints, would give other content
+VERSION = 3  # raise it whenever prepare, or a detector of kaf.keypoints, would give other content
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def explore_attention(image: ArrayLike, keypoints: Keypoints, maps: Mapping[str,
 
 def _map(name: str, weights: Tensor, kept: np.ndarray, xy: np.ndarray, links: int) -> dict:
     """Per query: its strongest partners and their weights, entropy over its maximum, mean distance in pixels."""
-    weights = torch.as_tensor(weights).detach().double().cpu()
+    weights = torch.as_tensor(weights).detach().cpu().double()  # a device may have no double
     k = len(xy)
     if weights.shape != (k, k):
         raise ValueError(f"the map {name!r} must be ({k}, {k}) for {k} keypoints, got {tuple(weights.shape)}")
