@@ -16,6 +16,7 @@ from kaf.correspondence import local_loss, match_keypoints
 from kaf.data.augment import augment
 from kaf.data.pairs import EpochSampler, PairDataset, PairSample, Window, collate, flatten_pairs
 from kaf.data.store import Store
+from kaf.guards import ignore_interrupts
 from kaf.heads import BottleneckHead, KeypointHead, MatchHead
 from kaf.keypoints import Keypoints
 from kaf.loop import Loss, fit, make_fabric, step_generator
@@ -179,7 +180,8 @@ def pretrain(experiment: Experiment, store: Store, patients: Collection[str], ru
         store.verify(volumes)
         sampler = EpochSampler(len(dataset), config.optim.batch, experiment.seed, start=start, stop=steps,
                                part=share(config.optim.batch))
-        return iter(DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers))
+        return iter(DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers,
+                               worker_init_fn=ignore_interrupts))
 
     fit(run, fabric, model, config.optim, steps, batches, make_loss(config, experiment.seed),
         MONITOR_EVERY, f"pretrain {network}")

@@ -20,6 +20,7 @@ from kaf.data.augment import augment
 from kaf.data.pairs import EpochSampler, SliceDataset, collate
 from kaf.data.store import SliceSample, Store
 from kaf.finetune import SegmentationLoss, get_method, keep_data_facts, labelled_volumes, load_network, z_score
+from kaf.guards import ignore_interrupts
 from kaf.keypoints import Keypoints, read_pixels
 from kaf.loop import fit, make_fabric, step_generator
 from kaf.pretrain import fingerprint
@@ -158,7 +159,7 @@ def selftrain(experiment: Experiment, store: Store, patients: Collection[str], u
         store.verify({*volumes, *others})
         counts = (config.optim.batch, config.unlabelled)
         return zip(*(DataLoader(part, batch_sampler=EpochSampler(len(part), count, seed + 1, start=start, stop=steps),
-                                collate_fn=collate, num_workers=workers)
+                                collate_fn=collate, num_workers=workers, worker_init_fn=ignore_interrupts)
                      for part, count in zip(data, counts, strict=True)), strict=True)
 
     fit(run, make_fabric(device, precision=experiment.precision), MeanTeacher(network), config.optim, steps, batches,

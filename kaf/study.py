@@ -50,6 +50,7 @@ class Study:
     devices: int = 1  # on each machine, where several train together
     num_nodes: int = 1
     protocol: str = "patient"  # a name in PROTOCOLS
+    workers: int = 0  # processes that read ahead; 0: the one that trains reads
 
     def pretrain(self, network: str = "kaf_unet", kind: str = "kaf") -> Run:
         """Pretrain ``network`` on the training patients, without labels; only the paper's protocol adds the test fold.
@@ -60,7 +61,7 @@ class Study:
         experiment = self.experiment.changed(**KINDS[kind])
         patients = self.split.train + (self.split.test if self.protocol == "paper" else ())
         return pretrain(experiment, self.store, patients, self.runs, network, self.device,
-                        devices=self.devices, num_nodes=self.num_nodes)
+                        workers=self.workers, devices=self.devices, num_nodes=self.num_nodes)
 
     def labelled(self, m: int, draw: int = 0) -> tuple[str, ...]:
         """The ``m`` labelled patients of a draw, as evenly from the groups as possible; all methods get the same.
@@ -82,10 +83,10 @@ class Study:
                                  f"{method} with devices=1")
             source = self.train(chosen.selftrained, m, draw)
             return selftrain(self.experiment, self.store, patients, self.split.train, self.runs, source, method,
-                             self.device)
+                             self.device, self.workers)
         source = None if chosen.pretraining == "none" else self.pretrain(chosen.network, chosen.pretraining)
         return finetune(self.experiment, self.store, patients, self.runs, method, source, self.device,
-                        devices=self.devices, num_nodes=self.num_nodes)
+                        workers=self.workers, devices=self.devices, num_nodes=self.num_nodes)
 
     def few_shot(self, method: str, m: int, draw: int = 0) -> tuple[Run, pd.DataFrame]:
         """Train ``method`` on ``m`` labelled patients and score it on the test fold; the run and its rows.
@@ -130,12 +131,13 @@ def configurations(experiment: Experiment, method: str) -> list[dict[str, Any]]:
 
 def open_study(experiment: Experiment, data_root: str | Path = "", output: str | Path = "", fold: int = 0,
                folds: int = 5, device: str = "auto", devices: int = 1, num_nodes: int = 1,
-               protocol: str = "patient") -> Study:
+               protocol: str = "patient", workers: int = 0) -> Study:
     """Prepare the data set, or open its store, and choose a fold.
 
     ``data_root`` is the folder of ACDC or CHD as downloaded; the phantoms are made and need none.
     ``output`` takes the phantom, the store and the runs: by default ``runs/`` and ``stores/`` in the
-    checkout. ``protocol`` is a name in :data:`PROTOCOLS`. Raises ``ValueError`` for a fold out of range, an unknown
+    checkout. ``protocol`` is a name in :data:`PROTOCOLS`;
+    ``workers`` processes read ahead of a training. Raises ``ValueError`` for a fold out of range, an unknown
     protocol or a missing ``data_root``.
     """
     home = Path(output).expanduser() if output else workspace()
@@ -154,7 +156,7 @@ def open_study(experiment: Experiment, data_root: str | Path = "", output: str |
     split = split_by(protocol, store.patients, folds)[fold]
     if protocol != "paper":  # which trains on the images of test patients anyway
         split = without_twins(split, store)
-    return Study(experiment, store, split, fold, home / "runs", device, devices, num_nodes, protocol)
+    return Study(experiment, store, split, fold, home / "runs", device, devices, num_nodes, protocol, workers)
 
 
 def split_by(protocol: str, groups: Mapping[str, str], folds: int) -> list[Split]:

@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
         fabric = make_fabric(a.device, a.devices, a.num_nodes)
         with fabric.rank_zero_first():  # the first process prepares the data, the others find them
             study = open_study(experiment, a.data_root, a.output, a.fold, device=a.device, devices=a.devices,
-                               num_nodes=a.num_nodes, protocol=a.protocol)
+                               num_nodes=a.num_nodes, protocol=a.protocol, workers=a.workers)
         result = train(study, a)
     except (OSError, ValueError, FloatingPointError) as error:
         parser.error(str(error))
@@ -60,6 +60,8 @@ def make_parser() -> argparse.ArgumentParser:
     shared.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
                         help="change the configuration, for instance pretrain__optim__batch=64; may be repeated")
     shared.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    shared.add_argument("--workers", type=int, default=0, help="processes that read ahead, for each device; a GPU "
+                        "waits less with some")
     shared.add_argument("--devices", type=int, default=1, help="devices of each machine")
     shared.add_argument("--num-nodes", type=int, default=1, help="machines")
     commands = parser.add_subparsers(dest="what", required=True)
