@@ -1,7 +1,11 @@
 import hashlib
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -118,6 +122,32 @@ def test_processes_make_the_same_store(root, tmp_path):
     one, two = run(root, tmp_path / "one"), run(root, tmp_path / "two", workers=2)
     assert one.volumes == two.volumes  # checksums included
     assert (one.path / "manifest.json").read_bytes() == (two.path / "manifest.json").read_bytes()
+
+
+UNGUARDED = """
+import sys
+from kaf.data.prepare import prepare
+from kaf.data.store import StoreSettings
+
+prepare("acdc", sys.argv[1], sys.argv[2], StoreSettings("acdc", 1.25, detector="grid"), 2, progress=False)
+"""
+
+
+def test_a_script_without_a_guard_is_told_so_and_does_not_wait_for_ever(root, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    with subprocess.Popen([sys.executable, script, root, tmp_path / "s"], stderr=subprocess.PIPE, text=True,
+                          start_new_session=True) as started:
+        try:
+            _, said = started.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(started.pid, signal.SIGKILL)  # its workers too
+            raise
+    assert started.returncode == 1 and "has run your script again: put the code of your script under `if" in said
+    last = said.splitlines()[-1]
+    assert re.fullmatch("RuntimeError: a process ended with 0 of 4 volumes prepared: put the .* workers=1; .*", last)
+    assert len(run(root, tmp_path / "s").volumes) == 4  # what is there is no harm
+    subprocess.run([sys.executable, script, root, tmp_path / "s"], check=True, timeout=60)  # nothing to start now
 
 
 def test_errors_in_a_process_arrive_here(root, tmp_path):
