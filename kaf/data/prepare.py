@@ -64,7 +64,8 @@ def prepare(
         if missing:
             write_manifest(out, settings, [], complete=False)
             done |= _run(missing, root, out, settings, workers, progress)
-        write_manifest(out, settings, [done[case.id] for case in cases], complete=True)
+        if not is_complete(out):  # a finished store keeps the versions that made it
+            write_manifest(out, settings, [done[case.id] for case in cases], complete=True)
     return Store.open(out, settings)
 
 

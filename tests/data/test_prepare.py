@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import kaf.data.prepare as module
+from kaf.data import filling
 from kaf.data.cases import read_volume
 from kaf.data.prepare import find_keypoints, prepare, prepare_volume, statistics, to_8bit
 from kaf.data.store import Store, StoreSettings
@@ -162,6 +163,17 @@ def test_new_patients_join_and_the_old_are_kept(root, tmp_path):
     after = run(root, tmp_path / "s")
     assert after.volumes[:4] == before.volumes
     assert list(after.patients) == ["patient001", "patient002", "patient003"]
+
+
+def test_a_finished_store_keeps_the_versions_that_made_it(root, tmp_path, monkeypatch):
+    manifest = run(root, tmp_path / "s").path / "manifest.json"
+    before = manifest.read_bytes()
+    monkeypatch.setattr(filling.cv2, "__version__", "99.0")
+    run(root, tmp_path / "s")
+    assert manifest.read_bytes() == before
+    shutil.rmtree(tmp_path / "s" / "volumes" / "patient001_frame02")
+    run(root, tmp_path / "s")
+    assert json.loads(manifest.read_text())["made_with"]["opencv"] == "99.0"
 
 
 def test_a_store_is_never_reused_for_something_else(root, tmp_path):
