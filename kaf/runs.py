@@ -203,13 +203,16 @@ def provenance(device: str = "cpu") -> dict[str, Any]:
 
 def commit() -> str:
     """Short commit of the checkout that ``kaf`` runs from, ``+`` if changed, empty outside a checkout."""
-    here = Path(kaf.__file__).parent
+    here = Path(kaf.__file__).resolve().parent
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:
+        top = git("rev-parse", "--show-toplevel")
+        if not top or Path(top).resolve() != here.parent:  # installed into an environment inside another repository
+            return ""
         return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "-uno", ".") else "")
     except OSError:  # git is not installed
         return ""
