@@ -145,6 +145,26 @@ class Run:
         if rank() == 0 and not file.is_file():
             write_json(file, facts)
 
+    def begin(self, facts: Mapping[str, Any], goes_on: bool) -> None:
+        """Write ``facts``, such as :func:`provenance`, as what makes this run from here on.
+
+        Where it ``goes_on`` from a checkpoint of another commit or device, the facts before are kept in ``earlier``.
+        """
+        file = self.folder / "provenance.json"
+        before = read_json(file) if goes_on and file.is_file() else {}
+        earlier = before.pop("earlier", [])
+        if before and any(before.get(name) != facts[name] for name in ("commit", "device")):
+            earlier.append(before)
+        if rank() == 0:
+            write_json(file, {**facts, **({"earlier": earlier} if earlier else {})})
+
+    def finish(self, state: Mapping[str, Any]) -> None:
+        """Add to the provenance what a finished run took, unless it is there; ``state`` is its last checkpoint."""
+        file = self.folder / "provenance.json"
+        if file.is_file() and "seconds" not in read_json(file):
+            peak = state.get("peak_memory_mb", float("nan"))  # which older checkpoints lack
+            self.add_provenance(seconds=round(state["seconds"], 1), steps=state["steps"], peak_memory_mb=round(peak, 0))
+
     def add_provenance(self, **facts: Any) -> dict[str, Any]:
         """Write what made this run: versions, machine kind, ``facts``. Returns it."""
         file = self.folder / "provenance.json"
