@@ -42,7 +42,7 @@ def make_segmenter(name: str, options: argparse.Namespace) -> Segmenter:
     structures = get_layout("acdc").structures
     device = torch.device(options.device)
     model = build_network(network, len(structures) + 1, options.width, layers).eval().to(device)
-    return Segmenter(model, SETTINGS, structures, options.size, options.points, device)
+    return Segmenter(model, SETTINGS, structures, options.size, options.points, device, "all")
 
 
 @torch.inference_mode()
@@ -97,7 +97,7 @@ def rows_of(image: Path, folder: Path, options: argparse.Namespace) -> list[dict
     return rows + part_rows(image, folder, options)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--image", type=Path, help="NIfTI file of one volume, for instance of ACDC")
     parser.add_argument("--data", default="given file", help="what to call that volume in the record")
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     record.add_options(parser)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from kaf.files import read_json, write_json
+from kaf.files import exclusive, read_json, write_json
 from kaf.records import COST
 
 FILE = COST
@@ -70,11 +70,12 @@ def record(name: str, rows: list[dict[str, Any]], file: Path | None = None, **se
         if missing:
             raise ValueError(f"a row of {name!r} lacks {', '.join(missing)}: {given}; make it with record.row()")
     file = FILE if file is None else file
-    found = read(file) if file.is_file() else {}
-    found[name] = {"machine": machine(), "date": datetime.now(UTC).date().isoformat(), "settings": settings,
-                   "rows": rows}
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, dict(sorted(found.items())), indent=1)
+    with exclusive(file.parent):  # others may record at the same time
+        found = read(file) if file.is_file() else {}
+        found[name] = {"machine": machine(), "date": datetime.now(UTC).date().isoformat(), "settings": settings,
+                       "rows": rows}
+        write_json(file, dict(sorted(found.items())), indent=1)
 
 
 def read(file: Path | None = None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from kaf.config import resolve
 from kaf.expected import configuration, few_shot_numbers, pretraining_numbers
-from kaf.files import write_csv, write_json
+from kaf.files import exclusive, write_csv, write_json
 from kaf.records import FOLDER
 from kaf.runs import provenance
 from kaf.study import LABELLED, open_study
@@ -36,11 +36,11 @@ def main() -> None:
     for seed in seeds:
         lines += [{"name": name, "seed": seed, "value": round(value, 5)} for name, value in numbers(seed).items()]
         print(f"seed {seed} of {len(seeds)}: done", flush=True)
-    write_csv(FOLDER / "spread.csv", pd.DataFrame(lines))
-    facts = provenance()
-    write_json(FOLDER / "spread.json", {
-        "what": "headline numbers of chapters 5 and 6, phantom at scale smoke, fold 0, draw 0",
-        "configuration": configuration(resolve("smoke")), "seeds": list(seeds), "provenance": facts})
+    facts = {"what": "headline numbers of chapters 5 and 6, phantom at scale smoke, fold 0, draw 0",
+             "configuration": configuration(resolve("smoke")), "seeds": list(seeds), "provenance": provenance()}
+    with exclusive(FOLDER):  # whoever records there meanwhile would clear the drafts of these
+        write_csv(FOLDER / "spread.csv", pd.DataFrame(lines))
+        write_json(FOLDER / "spread.json", facts)
 
 
 if __name__ == "__main__":

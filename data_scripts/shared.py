@@ -75,7 +75,7 @@ def finish(dataset: str, root: Path, arguments: argparse.Namespace) -> None:
             store = prepare(dataset, root, arguments.store, settings, arguments.workers)
             print(f"{store} in {store.path}\nA chapter makes a store of its own, of the spacing of its scale: give it "
                   f"the files, papermill ... -p dataset {dataset} -p data_root {root}")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt as stop:
         raise SystemExit(str(stop) or "stopped; run the same again to go on") from None

@@ -136,6 +136,7 @@ def fit(run: Run, fabric: Fabric, model: nn.Module, optim: OptimConfig, steps: i
     state = run.load()
     if state and state["step"] >= steps:
         load_weights(model, state["model"], run.checkpoint)
+        run.finish(state)  # the process that trained may have been killed after its last checkpoint
         return fabric.to_device(model)
     with run.alone():
         return _train(run, fabric, model, optim, steps, batches, loss, log_every, title, compiled)
@@ -161,7 +162,8 @@ def _train(run: Run, fabric: Fabric, model: nn.Module, optim: OptimConfig, steps
         precision.load_state_dict(state.get("precision", {}))
     run.rewind_log(start)
     clock, device = Clock(state["seconds"] if state else 0.0), str(fabric.device)
-    run.add_provenance(**provenance(device))
+    if start < steps:
+        run.begin(provenance(device), goes_on=start > 0)
     reset_peak_memory(device)
     model.train()
     saved, step, watch = time.monotonic(), start, LossWatch(run)
@@ -188,12 +190,12 @@ def _train(run: Run, fabric: Fabric, model: nn.Module, optim: OptimConfig, steps
                 continue
             watch.check()
             check_weights(run, model, batch, step - 1)
+            state = {"step": step, "steps": steps, "model": model.state_dict(),
+                     "optimiser": optimiser.state_dict(), "precision": precision.state_dict(),
+                     "seconds": clock.seconds(), "peak_memory_mb": peak_memory_mb(device)}
+            run.save(state)
             if step == steps:
-                run.add_provenance(seconds=round(clock.seconds(), 1), steps=steps,
-                                   peak_memory_mb=round(peak_memory_mb(device), 0))
-            run.save({"step": step, "steps": steps, "model": model.state_dict(),
-                      "optimiser": optimiser.state_dict(), "precision": precision.state_dict(),
-                      "seconds": clock.seconds()})
+                run.finish(state)  # not before: seconds say that a run is finished
             saved = time.monotonic()
             if stop and step < steps:
                 raise KeyboardInterrupt(f"stopped after step {step} of {steps}; run the same again to go on")

@@ -145,6 +145,26 @@ class Run:
         if rank() == 0 and not file.is_file():
             write_json(file, facts)
 
+    def begin(self, facts: Mapping[str, Any], goes_on: bool) -> None:
+        """Write ``facts``, such as :func:`provenance`, as what makes this run from here on.
+
+        Where it ``goes_on`` from a checkpoint of another commit or device, the facts before are kept in ``earlier``.
+        """
+        file = self.folder / "provenance.json"
+        before = read_json(file) if goes_on and file.is_file() else {}
+        earlier = before.pop("earlier", [])
+        if before and any(before.get(name) != facts[name] for name in ("commit", "device")):
+            earlier.append(before)
+        if rank() == 0:
+            write_json(file, {**facts, **({"earlier": earlier} if earlier else {})})
+
+    def finish(self, state: Mapping[str, Any]) -> None:
+        """Add to the provenance what a finished run took, unless it is there; ``state`` is its last checkpoint."""
+        file = self.folder / "provenance.json"
+        if file.is_file() and "seconds" not in read_json(file):
+            peak = state.get("peak_memory_mb", float("nan"))  # which older checkpoints lack
+            self.add_provenance(seconds=round(state["seconds"], 1), steps=state["steps"], peak_memory_mb=round(peak, 0))
+
     def add_provenance(self, **facts: Any) -> dict[str, Any]:
         """Write what made this run: versions, machine kind, ``facts``. Returns it."""
         file = self.folder / "provenance.json"
@@ -203,13 +223,16 @@ def provenance(device: str = "cpu") -> dict[str, Any]:
 
 def commit() -> str:
     """Short commit of the checkout that ``kaf`` runs from, ``+`` if changed, empty outside a checkout."""
-    here = Path(kaf.__file__).parent
+    here = Path(kaf.__file__).resolve().parent
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:
+        top = git("rev-parse", "--show-toplevel")
+        if not top or Path(top).resolve() != here.parent:  # installed into an environment inside another repository
+            return ""
         return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "-uno", ".") else "")
     except OSError:  # git is not installed
         return ""

@@ -7,8 +7,10 @@ from torch import nn
 
 from kaf import loop
 from kaf.config import OptimConfig
+from kaf.files import read_json
 from kaf.loop import fit, learning_rate, make_fabric, make_optimiser, step_generator
 from kaf.runs import Run
+from tests import noisy
 from tests.noisy import STEPS, Noisy, batches, in_a_process, train
 from tests.tiny import interrupting, must_not_train, same_weights
 
@@ -138,6 +140,42 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
     assert {".lock", "checkpoint.pt", "config.json", "log.csv", "provenance.json"} == {file.name for file in files}
     train(tmp_path, must_not_train)
     assert files == {file: file.read_bytes() for file in run.folder.iterdir()}
+
+
+@pytest.mark.parametrize("at", ["save", "finish"])
+def test_a_run_killed_at_its_end_does_not_look_finished_before_it_is(tmp_path, monkeypatch, at):
+    class Killed(Run):
+        def save(self, state):
+            if at == "save" and state["step"] == STEPS:
+                raise KeyboardInterrupt
+            super().save(state)
+
+        def finish(self, state):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(noisy, "Run", Killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, Noisy())
+    assert "seconds" not in read_json(tmp_path / "provenance.json")
+    monkeypatch.setattr(noisy, "Run", Run)
+    train(tmp_path, Noisy() if at == "save" else must_not_train)
+    facts = read_json(tmp_path / "provenance.json")
+    assert facts["steps"] == STEPS and facts["seconds"] >= 0 and facts["peak_memory_mb"] > 0
+
+
+def test_a_run_tells_what_made_its_earlier_parts(tmp_path, save_every_step, monkeypatch):
+    for at, commit in ((3, "one"), (5, "one"), (7, "two"), (None, "three")):
+        monkeypatch.setattr(loop, "provenance", lambda device, c=commit: {"date": c, "commit": c, "device": device})
+        if at:
+            with pytest.raises(KeyboardInterrupt):
+                train(tmp_path, interrupting(Noisy, at, "ctrl-c")())
+    train(tmp_path, Noisy())
+    facts = read_json(tmp_path / "provenance.json")
+    assert facts["commit"] == "three" and facts["steps"] == STEPS
+    assert facts["earlier"] == [{"date": c, "commit": c, "device": "cpu"} for c in ("one", "two")]
+    (tmp_path / "checkpoint.pt").unlink()  # starts again
+    train(tmp_path, Noisy())
+    assert "earlier" not in read_json(tmp_path / "provenance.json")
 
 
 def test_learning_rate_follows_its_closed_form():

@@ -2,14 +2,16 @@ import getpass
 import json
 import os
 import platform
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import kaf
 from kaf.guards import broken
-from kaf.runs import Run, load_weights, provenance
+from kaf.runs import Run, commit, load_weights, provenance
 from tests.noisy import Noisy, train
 from tests.tiny import interrupting
 
@@ -115,6 +117,25 @@ def test_provenance_names_versions_but_nobody(tmp_path):
     found = run.add_provenance(**provenance(), seconds=3)
     assert run.add_provenance(steps=4) == {**found, "steps": 4}
     assert found["torch"] == torch.__version__ and found["seconds"] == 3
+
+
+def test_a_commit_is_that_of_the_checkout_not_of_a_repository_around_it(tmp_path, monkeypatch):
+    def git(*words):
+        user = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", *user, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    for folder in ("kaf", ".venv/lib/site-packages/kaf"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "__init__.py").touch()
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    monkeypatch.setattr(kaf, "__file__", str(tmp_path / ".venv/lib/site-packages/kaf/__init__.py"))
+    assert commit() == ""
+    monkeypatch.setattr(kaf, "__file__", str(tmp_path / "kaf" / "__init__.py"))
+    assert len(commit()) >= 7 and "+" not in commit()
+    (tmp_path / "kaf" / "__init__.py").write_text("changed")
+    assert commit().endswith("+")
 
 
 def test_a_run_folder_names_nobody_and_no_place(tmp_path):

@@ -43,6 +43,12 @@ def begin(out: Path, settings: StoreSettings) -> None:
     clear_drafts(out / "volumes")
 
 
+def is_complete(out: Path) -> bool:
+    """Whether nothing is missing in a store, by its manifest."""
+    file = out / "manifest.json"
+    return file.is_file() and read_json(file).get("complete", False)
+
+
 def finished(out: Path, cases: list[Case], root: Path) -> dict[str, VolumeRecord]:
     """Records of the volumes already in the store, by id. Raises ``ValueError`` unless they are those of ``cases``."""
     wanted, done = {case.id: case for case in cases}, {}

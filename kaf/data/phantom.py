@@ -77,7 +77,8 @@ def write_phantom(
     if patients < 1:
         raise ValueError(f"a phantom needs 1 patient or more, got {patients}")
     size, slices = _geometry(kind, size, slices)
-    _claim(root, {"version": VERSION, "kind": kind, "seed": seed, "size": size, "slices": list(slices)})
+    settings = {"version": VERSION, "kind": kind, "seed": seed, "size": size, "slices": list(slices)}
+    _check(root, settings)  # before a lock lies in a folder of something else
     write = {"mr": _write_mr, "ct": _write_ct}[kind]
     done = {"mr": "patient{:03d}/Info.cfg", "ct": "ct_{:04d}_image.nii.gz"}[kind]
 
@@ -85,7 +86,11 @@ def write_phantom(
         return [p for p in range(patients) if not (root / done.format(p + 1)).is_file()]
 
     if missing():
-        with exclusive(root):  # waits for another process, which may have made them by then
+        root.mkdir(parents=True, exist_ok=True)
+        with exclusive(root):  # waits for another process, which may have made them by then, or others
+            _check(root, settings)
+            if not (root / MANIFEST).is_file():
+                write_json(root / MANIFEST, settings, indent=1)
             for index in progress_bar(missing(), not progress, desc=f"phantom {kind}", unit="patient"):
                 write(make_patient(index, seed, kind, size, slices), root)
     return root
@@ -101,18 +106,17 @@ def _geometry(kind: str, size: int | None, slices: tuple[int, int] | None) -> tu
     return size, (int(low), int(high))
 
 
-def _claim(root: Path, settings: dict) -> None:
-    """Record the settings in a new folder, or check them in an old one."""
-    manifest = root / MANIFEST
-    if not manifest.is_file():
-        if root.is_dir() and any(not p.name.startswith(".") for p in root.iterdir()):
-            raise ValueError(f"{root} is not empty and holds no {MANIFEST}; give an empty or a new folder")
-        root.mkdir(parents=True, exist_ok=True)
-        write_json(manifest, settings, indent=1)
-    found = read_json(manifest)
-    if found != settings:
-        other = {k: (found.get(k), v) for k, v in settings.items() if found.get(k) != v}
-        raise ValueError(f"{root} holds a phantom of other settings (there, asked): {other}; give another folder")
+def _check(root: Path, settings: dict) -> None:
+    """Raise ``ValueError`` where a folder holds a phantom of other settings or anything else."""
+    # In this order: another process may be about to begin here, and the manifest is the first that it writes.
+    filled = root.is_dir() and any(not p.name.startswith(".") for p in root.iterdir())
+    if (root / MANIFEST).is_file():
+        found = read_json(root / MANIFEST)
+        if found != settings:
+            other = {k: (found.get(k), v) for k, v in settings.items() if found.get(k) != v}
+            raise ValueError(f"{root} holds a phantom of other settings (there, asked): {other}; give another folder")
+    elif filled:
+        raise ValueError(f"{root} is not empty and holds no {MANIFEST}; give an empty or a new folder")
 
 
 def _write_mr(patient: Patient, root: Path) -> None:

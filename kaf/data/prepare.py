@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from functools import lru_cache
 from itertools import groupby
@@ -17,12 +18,14 @@ import torch
 
 from kaf.data.arrays import write_array
 from kaf.data.cases import Case, Volume, find_cases, read_volume
-from kaf.data.filling import begin, check_first, finished, write_manifest
+from kaf.data.filling import begin, check_first, finished, is_complete, write_manifest
 from kaf.data.grid import resample, resample_labels, store_shape
 from kaf.data.store import Store, StoreSettings, VolumeRecord
 from kaf.files import building, exclusive, file_digest, make_writable, seal
 from kaf.keypoints import Keypoints, deduplicate, get_detector
 from kaf.progress import progress_bar
+
+GUARD = 'put the code of your script under `if __name__ == "__main__":`, or pass workers=1'
 
 
 def prepare(
@@ -42,11 +45,15 @@ def prepare(
 
     Raises ``ValueError`` if ``out`` was made with other settings, holds volumes that ``root`` has not,
     or if a file changed since; it never reuses such a store. See ``read_volume`` for bad files: what their headers
-    tell is found before anything is written. Raises ``OSError`` where ``out`` cannot be written or is too small.
+    tell is found before anything is written. Raises ``OSError`` where ``out`` cannot be written or is too small,
+    ``RuntimeError`` where a process ends before its work is done, as those of a script without a guard do.
     """
     settings, root, out = settings or StoreSettings.usual(dataset), Path(root), Path(out)
     if settings.dataset != dataset:
         raise ValueError(f"the settings are for {settings.dataset!r}, not for {dataset!r}")
+    # A new process runs an unguarded script again and comes here, where it would wait for its parent for ever.
+    if workers > 1 and getattr(multiprocessing.current_process(), "_inheriting", False) and not is_complete(out):
+        raise RuntimeError(f"a process that prepares {out} has run your script again: {GUARD}")
     cases = find_cases(dataset, root)
     check_first(cases, out, settings)
     make_writable(out / "volumes")
@@ -57,7 +64,8 @@ def prepare(
         if missing:
             write_manifest(out, settings, [], complete=False)
             done |= _run(missing, root, out, settings, workers, progress)
-        write_manifest(out, settings, [done[case.id] for case in cases], complete=True)
+        if not is_complete(out):  # a finished store keeps the versions that made it
+            write_manifest(out, settings, [done[case.id] for case in cases], complete=True)
     return Store.open(out, settings)
 
 
@@ -72,6 +80,9 @@ def _run(cases: list[Case], root, out, settings, workers, progress) -> dict[str,
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"stopped with {len(done)} of {len(cases)} volumes prepared; run the same again "
                                     "to go on") from None
+        except BrokenProcessPool:
+            raise RuntimeError(f"a process ended with {len(done)} of {len(cases)} volumes prepared: {GUARD}; if that "
+                               "is so already, memory may have run out: take fewer workers") from None
     return done
 
 

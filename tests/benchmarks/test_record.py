@@ -1,9 +1,11 @@
 import json
 import platform
+import threading
 
 import pytest
 
 from benchmarks import record
+from kaf.files import LOCK, exclusive
 
 
 def test_a_target_is_met_missed_or_open():
@@ -24,7 +26,18 @@ def test_a_benchmark_replaces_only_its_own_rows(tmp_path):
     found = record.read(file)
     assert list(found) == ["one", "two"]
     assert [r["what"] for r in found["one"]["rows"]] == ["c"] and found["one"]["rows"][0]["value"] == 0.3333
-    assert found["two"]["rows"][0]["points"] == 64 and list(file.parent.iterdir()) == [file]
+    assert found["two"]["rows"][0]["points"] == 64 and {f.name for f in file.parent.iterdir()} == {LOCK, file.name}
+
+
+def test_a_benchmark_waits_for_whoever_else_records_there(tmp_path):
+    file = tmp_path / "cost.json"
+    one = threading.Thread(target=record.record, args=["one", [record.row("a", 1.0, "s")], file])
+    with exclusive(tmp_path):
+        one.start()
+        one.join(0.3)
+        waits = one.is_alive() and not file.exists()
+    one.join()
+    assert waits and list(record.read(file)) == ["one"]
 
 
 def test_a_row_without_a_column_is_refused(tmp_path):

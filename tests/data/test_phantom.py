@@ -1,6 +1,8 @@
 """Phantoms: the same seed gives the same files, the layouts read back, the anatomy is what it says."""
 
 import json
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from kaf.data.phantom_heart import (
     rv_fan,
     rv_profile,
 )
-from kaf.files import LOCK
+from kaf.files import LOCK, write_json
 from kaf.keypoints import deduplicate, detect_sift
 
 SMALL = {"size": 96, "slices": (5, 7)}
@@ -113,6 +115,47 @@ def test_other_settings_and_foreign_folders_are_refused(tmp_path):
     (tmp_path / "b" / "mine.txt").write_text("precious")
     with pytest.raises(ValueError, match="not empty"):
         write_phantom(tmp_path / "b", 1, progress=False)
+
+
+def test_two_that_begin_at_once_agree_on_one_phantom(tmp_path, monkeypatch):
+    def begin(seed):
+        try:
+            write_phantom(tmp_path, 1, seed, **SMALL, progress=False)
+        except ValueError as error:
+            refused.append(str(error))
+
+    def slowly(*args, **options):
+        if not other.is_alive():
+            other.start()
+            other.join(0.5)  # time enough to claim the folder for itself
+        write_json(*args, **options)
+
+    refused, other = [], threading.Thread(target=begin, args=[1])
+    monkeypatch.setattr(phantom, "write_json", slowly)
+    begin(0)
+    other.join()
+    assert len(refused) == 1 and "other settings (there, asked): {'seed': (0, 1)}" in refused[0]
+
+
+def test_a_phantom_that_another_process_just_began_is_no_stranger(tmp_path, monkeypatch):
+    settings = json.loads((write_phantom(tmp_path / "a", 1, **SMALL, progress=False) / phantom.MANIFEST).read_text())
+    (tmp_path / "b").mkdir()
+    listing = Path.iterdir
+
+    def begun_meanwhile(folder):
+        if folder == tmp_path / "b":
+            write_json(folder / phantom.MANIFEST, settings)
+        return listing(folder)
+
+    monkeypatch.setattr(Path, "iterdir", begun_meanwhile)
+    write_phantom(tmp_path / "b", 1, **SMALL, progress=False)
+
+
+def test_a_finished_phantom_is_not_written_to(tmp_path, monkeypatch):
+    write_phantom(tmp_path, 1, **SMALL, progress=False)
+    (tmp_path / LOCK).unlink()
+    write_phantom(tmp_path, 1, **SMALL, progress=False)  # as on a disk that is read-only
+    assert not (tmp_path / LOCK).exists()
 
 
 def test_the_command_ends_with_one_line_at_a_bad_number(tmp_path, capsys):

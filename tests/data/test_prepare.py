@@ -1,12 +1,17 @@
 import hashlib
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import kaf.data.prepare as module
+from kaf.data import filling
 from kaf.data.cases import read_volume
 from kaf.data.prepare import find_keypoints, prepare, prepare_volume, statistics, to_8bit
 from kaf.data.store import Store, StoreSettings
@@ -120,6 +125,32 @@ def test_processes_make_the_same_store(root, tmp_path):
     assert (one.path / "manifest.json").read_bytes() == (two.path / "manifest.json").read_bytes()
 
 
+UNGUARDED = """
+import sys
+from kaf.data.prepare import prepare
+from kaf.data.store import StoreSettings
+
+prepare("acdc", sys.argv[1], sys.argv[2], StoreSettings("acdc", 1.25, detector="grid"), 2, progress=False)
+"""
+
+
+def test_a_script_without_a_guard_is_told_so_and_does_not_wait_for_ever(root, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    with subprocess.Popen([sys.executable, script, root, tmp_path / "s"], stderr=subprocess.PIPE, text=True,
+                          start_new_session=True) as started:
+        try:
+            _, said = started.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(started.pid, signal.SIGKILL)  # its workers too
+            raise
+    assert started.returncode == 1 and "has run your script again: put the code of your script under `if" in said
+    last = said.splitlines()[-1]
+    assert re.fullmatch("RuntimeError: a process ended with 0 of 4 volumes prepared: put the .* workers=1; .*", last)
+    assert len(run(root, tmp_path / "s").volumes) == 4  # what is there is no harm
+    subprocess.run([sys.executable, script, root, tmp_path / "s"], check=True, timeout=60)  # nothing to start now
+
+
 def test_errors_in_a_process_arrive_here(root, tmp_path):
     (root / "patient002" / "patient002_frame04_gt.nii.gz").write_bytes(b"no NIfTI")
     with pytest.raises(ValueError, match=r"patient002_frame04_gt.nii.gz is no NIfTI"):
@@ -132,6 +163,17 @@ def test_new_patients_join_and_the_old_are_kept(root, tmp_path):
     after = run(root, tmp_path / "s")
     assert after.volumes[:4] == before.volumes
     assert list(after.patients) == ["patient001", "patient002", "patient003"]
+
+
+def test_a_finished_store_keeps_the_versions_that_made_it(root, tmp_path, monkeypatch):
+    manifest = run(root, tmp_path / "s").path / "manifest.json"
+    before = manifest.read_bytes()
+    monkeypatch.setattr(filling.cv2, "__version__", "99.0")
+    run(root, tmp_path / "s")
+    assert manifest.read_bytes() == before
+    shutil.rmtree(tmp_path / "s" / "volumes" / "patient001_frame02")
+    run(root, tmp_path / "s")
+    assert json.loads(manifest.read_text())["made_with"]["opencv"] == "99.0"
 
 
 def test_a_store_is_never_reused_for_something_else(root, tmp_path):

@@ -65,6 +65,15 @@ def test_a_part_with_patients_of_the_other_is_refused(script, acdc_zip, tmp_path
     assert not (tmp_path / "s").exists()
 
 
+def test_processes_that_end_early_end_the_script_with_one_line(script, load, acdc_zip, tmp_path, monkeypatch):
+    def prepare(*_):
+        raise RuntimeError("a process ended")
+
+    monkeypatch.setattr(load("shared"), "prepare", prepare)
+    with pytest.raises(SystemExit, match="^error: a process ended$"):
+        script("acdc", "--source", acdc_zip, "--store", tmp_path / "s", "--accept-licence")
+
+
 def test_check_alone_reads_every_file_and_writes_no_store(script, acdc_zip, tmp_path, capsys):
     script("acdc", "--source", acdc_zip, "--store", tmp_path / "s", "--accept-licence", "--check-only")
     assert not (tmp_path / "s").exists()

@@ -74,8 +74,8 @@ def snakemake(folder, *words):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A phantom of five patients in the layout of ACDC, and a grid of two jobs that was run."""
-    here = tmp_path_factory.mktemp("sweep")
+    """A phantom of five patients in the layout of ACDC, and a grid of two jobs that was run; its name has a space."""
+    here = tmp_path_factory.mktemp("a sweep")
     write_phantom(here / "phantom", 5, size=48, slices=(3, 4), progress=False)
     (here / "grids.yaml").write_text(yaml.safe_dump({"tiny": {"runs": [BLOCK]}}))
     snakemake(here)
