@@ -27,6 +27,7 @@ def test_a_gpu_uses_bfloat16_only_where_it_has_it(monkeypatch, native, precision
             made.extend(plugins)
 
     monkeypatch.setattr(loop, "Fabric", Recorded)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
     make_fabric("cuda")
     (plugin,) = made
