@@ -64,7 +64,8 @@ figure: $(VENV)/kaf.done  ## draw the figure of the README again
 cost: $(VENV)/kaf.done  ## measure again what everything costs (half an hour), and write the page of it
 	for name in $(COSTS); do $(BIN)/python -m benchmarks.$$name --record; done
 	for name in changes roofline whole_pretraining; do $(BIN)/python -m benchmarks.$$name --device cuda --record; done
-	OMP_NUM_THREADS=1 $(BIN)/python -m book.run_chapters cost 02_kaf_layer
+	$(BIN)/python -m benchmarks.step_cost --group alternatives --size 224 --batch 2 --threads 1 --record
+	OMP_NUM_THREADS=1 $(BIN)/python -m book.run_chapters cost 02_kaf_layer 09_alternatives
 
 test: lint unit notebooks look  ## every check
 

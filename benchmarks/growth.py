@@ -59,7 +59,7 @@ def attention_rows(points: tuple[int, ...] = POINTS) -> list[dict]:
         rows += [record.row(f"memory of {name}, K = {k}", b / 2**20, "MiB", points=k, curve=how)
                  for k, b in zip(points, bytes_, strict=True)]
         large = len(points) // 2
-        rows.append(record.row(f"exponent of {name} in K", exponent(points[large:], bytes_[large:]), "",
+        rows.append(record.row(f"exponent of the memory of {name} in K", exponent(points[large:], bytes_[large:]), "",
                                target="<= 1.1" if how == "message" else ""))
     return rows
 

@@ -30,6 +30,7 @@ TWINS = frozenset({"patient074", "patient076"})  # of ACDC, who hold the same im
 ONE_TRAINING = "Each side is a single training, whose luck is part of the difference."
 FEW_TRAININGS = "So say the patients; over the trainings no interval leaves out 0."
 IN_SHORT = {"": "", ONE_TRAINING: "Single trainings.", FEW_TRAININGS: "Over patients only."}
+PARTLY = "Partly open."
 OPEN = "Open: nothing is recorded under today's configuration."
 
 
@@ -105,7 +106,8 @@ def overview(records: Path) -> list[str]:
         verdict = "Findings in words." if entry.facts and not found else verdict_of(entry, found)
         counts = [" to ".join(map(str, sorted({min(values), max(values)}))) if found else ""
                   for values in ([c.patients for c in found], [c.runs for c in found])]
-        words = " ".join(filter(None, (verdict, IN_SHORT[luck_of(found)])))
+        partly = PARTLY if found and open_pairs(entry, found) else ""
+        words = " ".join(filter(None, (verdict, IN_SHORT[luck_of(found)], partly)))
         lines.append(f"| [{entry.key}](#{anchor(entry)}) | {entry.text} | {words} | {counts[0]} | {counts[1]} |")
     return [*lines, ""]
 
@@ -137,7 +139,7 @@ def section(entry: Entry, records: Path) -> list[str]:
     grids = list(dict.fromkeys(trial.grid for trial in entry.trials))
     if grids:
         sizes = {grid: " and ".join(evidence(grid, records).sizes) for grid in grids}
-        named = "; ".join(f"`{grid}`" + (f" ({size})" if size else "") for grid, size in sizes.items())
+        named = "; ".join(f"`{grid}`" + f" ({size or 'not recorded yet'})" for grid, size in sizes.items())
         commands = ", ".join(f"`snakemake --config grid={grid} acdc=DIR`" for grid in grids)
         lines += ["", f"Records: {named}. Commands: {commands}."]
     if (CHAPTERS / f"{entry.chapter}.ipynb").is_file():
@@ -198,9 +200,19 @@ comparisons change.
 """
 
 
+def at_hand(records: Path) -> str:
+    """Which patients of ACDC the records are of; with others the folds are others."""
+    rows = evidence("fewshot", records).rows
+    here = {int(patient.removeprefix("patient")) for patient in rows.loc[rows["dataset"] == "acdc", "patient"]}
+    missing = ", ".join(f"{number:03d}" for number in range(1, 101) if number not in here)
+    return f"""The records are of {len(here)} of the 100 training patients of ACDC. To have the same folds and draws,
+leave the others out of `DIR`: {missing}.
+"""
+
+
 def page(records: str | Path = FOLDER) -> str:
     """The whole page."""
-    lines = [INTRODUCTION, twins(Path(records)), *overview(Path(records))]
+    lines = [INTRODUCTION, at_hand(Path(records)), twins(Path(records)), *overview(Path(records))]
     for part, entries in PARTS.items():
         lines += [f"## {part}", "", *(line for entry in entries for line in section(entry, Path(records)))]
     return "\n".join(lines).rstrip("\n") + "\n"

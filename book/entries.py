@@ -83,7 +83,7 @@ def keypoints_under(kinds: tuple[str, ...], column: str, words: str) -> Callable
 def collapse(_: Path) -> str:
     """What chapter 5 shows of a pretraining that collapses; its last digits differ between machines."""
     numbers = read_numbers(json.loads((CHAPTERS / "05_pretrain.ipynb").read_text()))
-    flat, spread = (numbers[f"spread_rate_{rate}"] < COLLAPSED for rate in (100, 2))
+    flat, spread = (numbers[f"spread_at_{size}_rate"] < COLLAPSED for size in ("large", "small"))
     return (f"The monitor warns where features spread by less than {COLLAPSED:g}. Pretrained at a rate of .1 they "
             f"{'do' if flat else 'do not'}, at .002 they {'do' if spread else 'do not'}.")
 
@@ -162,7 +162,8 @@ PARTS = {
     ),
     "Failure signatures": (
         Entry("F1", "Keypoints cluster on background", (), "08_robustness",
-              facts=keypoints_under(CORRUPTIONS, "on_background", "Share of keypoints on background")),
+              facts=keypoints_under(CORRUPTIONS, "on_background", "Share of keypoints on background, as the monitor "
+                                    "says, which noise deceives (chapter 8)")),
         Entry("F2", "Attention goes flat", (), "08_robustness",
               facts=keypoints_under(CORRUPTIONS, "entropy", "Entropy of the attention, 1 is flat")),
         Entry("F3", "Pretraining collapses", (), "05_pretrain", facts=collapse),
@@ -187,7 +188,7 @@ PARTS = {
                     for words in ("", ": as many steps")), "09_alternatives"),
         Entry("D8", "Should only the largest piece of each predicted structure be kept?",
               (Trial("components", ("UNet: largest component",), UNET),), "09_alternatives"),
-        Entry("D9", "How far do larger images, more filters and longer self-training go?",
+        Entry("D9", "How far does long self-training go, with larger images and more filters?",
               tuple(Trial("strongest", ("wide UNet self-trained",), network + words) for network in (UNET, WIDE)
                     for words in ("", ": as many steps")), "09_alternatives", facts=reached),
         Entry("D10", "Does it matter how long networks are trained?",

@@ -84,6 +84,8 @@ def _sizes(run: dict[str, Any]) -> str:
     further = f", {_length(selftrain['optim'])} of self-training" if (selftrain := experiment.get("selftrain")) else ""
     if pretraining := run.get("finetuning", run).get("pretraining"):
         further += f", {_length(pretraining['config']['experiment']['pretrain']['optim'])} of pretraining"
+    if (precision := experiment.get("precision", "auto")) != "auto":
+        further += f", in {precision}"
     network = f"{experiment['width']} filters, {_length(optim)} of {optim['batch']}{further}"
     return f"{data['size']} px of {spacing}, {network}"
 

@@ -121,6 +121,11 @@ def test_the_label_tells_runs_of_other_sizes_apart():
                                                           "512 px of the files, 32 filters, 201 epochs of 10"]
 
 
+def test_a_label_says_the_precision_that_was_asked_for():
+    runs = {"finetune-unet-a": {**FACTS, "config": {"experiment": EXPERIMENT | {"precision": "bf16"}}}}
+    assert Record(rows(), runs).sizes == ["80 px of 2.5 mm, 6 filters, 150 steps of 8, in bf16"]
+
+
 def test_a_label_says_how_long_self_training_lasted():
     further = EXPERIMENT | {"selftrain": {"optim": {"steps": 40, "epochs": 0}}}
     runs = {"finetune-unet-a": {**FACTS, "config": {"experiment": further}}}

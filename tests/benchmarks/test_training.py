@@ -77,7 +77,7 @@ def test_growth_prints_and_records_its_curves(cost_file):
     found = json.loads(cost_file.read_text())
     assert [row["points"] for row in found["growth, points"]["rows"]] == [64, 64]
     assert {row["network"] for row in found["growth, size"]["rows"]} == {"UNet", "wide UNet", "KAF default"}
-    assert "exponent of attention in K" in {row["what"] for row in found["growth, attention"]["rows"]}
+    assert "exponent of the memory of attention in K" in {row["what"] for row in found["growth, attention"]["rows"]}
 
 
 def test_peak_of_allocations_is_exact():
