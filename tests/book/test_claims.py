@@ -80,7 +80,7 @@ def test_trainings_of_several_folds_are_counted(tmp_path):
             write_record(patients(replace(job, fold=fold), 0.7), "any", tmp_path)
     text = "\n".join(claims.section(ENTRIES["M3"], tmp_path))
     assert claims.ONE_TRAINING not in text and "| 16 | 2 |" in text
-    assert "Records: `fewshot` (80 px of 2.5 mm, 8 filters, 2000 steps of 8). Commands: `snakemake" in text
+    assert "Records: `fewshot` (80 px of 2.5 mm, 8 filters, 2000 steps of 8, in bf16). Commands: `snakemake" in text
 
 
 def test_the_overview_has_every_entry_and_its_verdict(tmp_path):
