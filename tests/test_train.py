@@ -62,21 +62,24 @@ def test_mistakes_end_with_a_message(change, words, capsys):
 def test_readers_ahead_change_nothing_and_leave_ctrl_c_to_who_trains(tmp_path):
     words = [sys.executable, "-m", "kaf.train", "pretrain", "--device", "cpu", "--set", "pretrain__optim__batch=4",
              "--set", "width=2", "--set", "data__size=32", "--set", "data__spacing_mm=6.0", "--set", "data__points=8"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_MININTERVAL": "0"}
+    shown = {"TQDM_DISABLE": "0", "TQDM_MININTERVAL": "0"}  # what it says tells when it trains
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | shown
+    words += ["--output", tmp_path]
     ended = {}
     for workers in ("0", "2"):
-        command = [*words, "--workers", workers, "--set", "pretrain__optim__steps=8", "--output", tmp_path / workers]
+        command = [*words, "--workers", workers, "--set", "pretrain__optim__steps=8"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         folder = Path(done.stdout.strip())
         ended[workers] = Run(folder, json.loads((folder / "config.json").read_text())).weights()
+        folder.rename(tmp_path / workers)
     assert all(torch.equal(ended["0"][name], ended["2"][name]) for name in ended["0"])
 
-    command = [*words, "--workers", "2", "--set", "pretrain__optim__steps=5000", "--output", tmp_path / "2"]
+    command = [*words, "--workers", "2", "--set", "pretrain__optim__steps=5000"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                           start_new_session=True) as running:
         read = ""
-        while "/5000" not in read:
-            read += running.stderr.read(1)
+        while " 3/5000" not in read and (more := running.stderr.read(1)):
+            read += more
         os.killpg(running.pid, signal.SIGINT)  # a terminal sends it to all of them
         said = running.communicate(timeout=60)[1]
     assert running.returncode == 130 and "run the same again to go on" in said
