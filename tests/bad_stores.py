@@ -11,7 +11,7 @@ import torch
 
 from kaf.data import filling
 from kaf.data.prepare import prepare
-from kaf.data.store import Store
+from kaf.data.store import VERSION, Store
 from kaf.files import seal
 from kaf.finetune import evaluate, finetune, make_network
 from kaf.networks import build_network
@@ -174,7 +174,7 @@ STORES = (
     Bad("disk full while writing", onto(lambda: small_disk(4000)), "patient001_frame02",
         "was not written: a file may not grow so large", "raise the limit .* run the same again", OSError),
     # stores
-    Bad("store of another version", store(manifest(version=1), opening), "store", "format version 1, not 2",
+    Bad("store of another version", store(manifest(version=1), opening), "store", f"format version 1, not {VERSION}",
         "prepare it anew"),
     Bad("store unfinished", store(manifest(complete=False), opening), "store", "is unfinished", MEND),
     Bad("store of other settings", store(manifest(digest="0", settings={"dataset": "acdc", "spacing_mm": 2.0}),
