@@ -12,16 +12,14 @@ import torch.nn.functional as F
 from monai.losses import DiceCELoss
 from scipy import ndimage
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from kaf.choices import check_choice
 from kaf.config import Experiment, FinetuneConfig, digest, used_by
 from kaf.data.augment import augment
 from kaf.data.grid import uncrop
-from kaf.data.pairs import EpochSampler, SliceDataset, collate
+from kaf.data.pairs import EpochSampler, SliceDataset, collate, read_batches
 from kaf.data.store import SliceSample, Store
 from kaf.evaluate import score_volume
-from kaf.guards import ignore_interrupts
 from kaf.loop import fit, make_fabric, step_generator
 from kaf.networks import build_network
 from kaf.pretrain import fingerprint, load_pretrained
@@ -118,8 +116,7 @@ def finetune(experiment: Experiment, store: Store, patients: Collection[str], ru
         store.verify(volumes)
         sampler = EpochSampler(len(dataset), config.optim.batch, experiment.seed, start=start, stop=steps,
                                part=share(config.optim.batch))
-        return iter(DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers,
-                               worker_init_fn=ignore_interrupts))
+        return iter(read_batches(dataset, sampler, workers))
 
     fit(run, fabric, network, config.optim, steps, batches, SegmentationLoss(config, experiment.seed),
         title=f"{chosen.name}, {len(patients)} patients")

@@ -42,11 +42,6 @@ class Interrupts:
                 signal.signal(number, handler or signal.SIG_DFL)
 
 
-def ignore_interrupts(_: int) -> None:
-    """For processes of a DataLoader: Ctrl-C reaches them as well, but the one that trains decides when to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 class LossWatch:
     """The losses not yet looked at, with their batches: looking makes a GPU finish, so it is done now and then."""
 

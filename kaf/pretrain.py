@@ -7,16 +7,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from kaf.choices import check_choice
 from kaf.config import Experiment, PretrainConfig, digest, used_by
 from kaf.contrast import gcl, positional_contrast
 from kaf.correspondence import local_loss, match_keypoints
 from kaf.data.augment import augment
-from kaf.data.pairs import EpochSampler, PairDataset, PairSample, Window, collate, flatten_pairs
+from kaf.data.pairs import EpochSampler, PairDataset, PairSample, Window, flatten_pairs, read_batches
 from kaf.data.store import Store
-from kaf.guards import ignore_interrupts
 from kaf.heads import BottleneckHead, KeypointHead, MatchHead
 from kaf.keypoints import Keypoints
 from kaf.loop import Loss, fit, make_fabric, step_generator
@@ -180,8 +178,7 @@ def pretrain(experiment: Experiment, store: Store, patients: Collection[str], ru
         store.verify(volumes)
         sampler = EpochSampler(len(dataset), config.optim.batch, experiment.seed, start=start, stop=steps,
                                part=share(config.optim.batch))
-        return iter(DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers,
-                               worker_init_fn=ignore_interrupts))
+        return iter(read_batches(dataset, sampler, workers))
 
     fit(run, fabric, model, config.optim, steps, batches, make_loss(config, experiment.seed),
         MONITOR_EVERY, f"pretrain {network}")

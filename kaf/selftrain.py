@@ -13,14 +13,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
-from torch.utils.data import DataLoader
 
 from kaf.config import Experiment, FinetuneConfig, SelftrainConfig, digest, used_by
 from kaf.data.augment import augment
-from kaf.data.pairs import EpochSampler, SliceDataset, collate
+from kaf.data.pairs import EpochSampler, SliceDataset, read_batches
 from kaf.data.store import SliceSample, Store
 from kaf.finetune import SegmentationLoss, get_method, keep_data_facts, labelled_volumes, load_network, z_score
-from kaf.guards import ignore_interrupts
 from kaf.keypoints import Keypoints, read_pixels
 from kaf.loop import fit, make_fabric, step_generator
 from kaf.pretrain import fingerprint
@@ -158,9 +156,10 @@ def selftrain(experiment: Experiment, store: Store, patients: Collection[str], u
     def batches(start: int) -> Iterator[tuple[SliceSample, SliceSample]]:
         store.verify({*volumes, *others})
         counts = (config.optim.batch, config.unlabelled)
-        return zip(*(DataLoader(part, batch_sampler=EpochSampler(len(part), count, seed + 1, start=start, stop=steps),
-                                collate_fn=collate, num_workers=workers, worker_init_fn=ignore_interrupts)
-                     for part, count in zip(data, counts, strict=True)), strict=True)
+        samplers = (EpochSampler(len(part), count, seed + 1, start=start, stop=steps)
+                    for part, count in zip(data, counts, strict=True))
+        return zip(*(read_batches(part, sampler, workers) for part, sampler in zip(data, samplers, strict=True)),
+                   strict=True)
 
     fit(run, make_fabric(device, precision=experiment.precision), MeanTeacher(network), config.optim, steps, batches,
         SelftrainLoss(config, experiment.finetune, seed, steps), title=f"{get_method(method).name}, self-training")

@@ -5,6 +5,7 @@ random about an item comes from ``(seed, epoch, item)``. :class:`EpochSampler` g
 a pure function of the step. So resuming at a step, or another number of worker processes, changes nothing.
 """
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from kaf.data.store import SliceSample, Store
 from kaf.keypoints import Keypoints
@@ -124,8 +125,7 @@ class EpochSampler(Sampler[list[int]]):
     Every item comes once per permutation; a batch may cross from one permutation to the next, so
     that a data set smaller than a batch still fills it. An epoch is ``steps`` batches, by default
     as many as fit into the data set (at least 1). Iterating gives the batches of steps ``start`` to
-    ``stop``, or of each only the ``part`` that one of several processes computes; use it as ``batch_sampler`` of a
-    ``DataLoader``.
+    ``stop``, or of each only the ``part`` that one of several processes computes; :func:`read_batches` reads them.
     """
 
     def __init__(self, length: int, batch_size: int, seed: int = 0, steps: int | None = None,
@@ -175,6 +175,17 @@ def collate(samples: Sequence[SliceSample] | Sequence[PairSample]) -> SliceSampl
     batch = default_collate(list(samples))  # keeps NamedTuples, nested ones too
     # Python floats have become float64.
     return batch._replace(**{name: getattr(batch, name).float() for name in ("mean", "std", "position")})
+
+
+def read_batches(dataset: Dataset, sampler: EpochSampler, workers: int = 0) -> DataLoader:
+    """The batches of ``sampler``, collated; ``workers`` processes read ahead and change nothing in them."""
+    return DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers,
+                      worker_init_fn=_ignore_interrupts)
+
+
+def _ignore_interrupts(_: int) -> None:
+    """Ctrl-C reaches the processes that read as well, but the one that trains decides when to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _slices(store: Store, volumes: Sequence[int]) -> list[tuple[int, int]]:

@@ -5,9 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
-from kaf.data.pairs import EpochSampler, PairDataset, SliceDataset, Window, collate
+from kaf.data.pairs import EpochSampler, PairDataset, SliceDataset, Window, collate, read_batches
 from kaf.data.store import SliceSample
 from kaf.keypoints import Keypoints
 
@@ -109,8 +108,7 @@ def test_workers_change_nothing():
     batches = {}
     for workers in (0, 2):
         sampler = EpochSampler(len(dataset), 4, seed=3, stop=6)
-        loader = DataLoader(dataset, batch_sampler=sampler, num_workers=workers, collate_fn=collate)
-        batches[workers] = torch.stack([batch.image for batch in loader])
+        batches[workers] = torch.stack([batch.image for batch in read_batches(dataset, sampler, workers)])
     assert torch.equal(batches[0], batches[2])
 
 

@@ -1,7 +1,6 @@
 import json
 import pickle
 import shutil
-import time
 
 import numpy as np
 import pytest
@@ -96,17 +95,6 @@ def test_unlabelled_volumes_have_an_empty_label(store):
     for read in (store.label, store.truth):
         with pytest.raises(ValueError, match="no labels"):
             read(v)
-
-
-def test_sample_takes_well_under_a_millisecond(store):
-    places = [(v, s) for v in range(len(store.volumes)) for s in range(4)]
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        for v, s in places:
-            store.sample(v, s, 64, 200)
-        times.append((time.perf_counter() - start) / len(places))
-    assert min(times) < 2e-3  # .3 ms alone on a core; the bound leaves room for a busy machine
 
 
 def test_store_travels_to_other_processes_without_its_arrays(store):
