@@ -6,91 +6,23 @@ the configuration that the library resolves today: without such runs an entry is
 
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
-from functools import cache
 from math import isnan
 from pathlib import Path
-
-import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, for book/ and workflow/
 
 from book.dress import BOOK, CHAPTERS
 from book.entries import PARTS, Entry, evidence
+from book.findings import luck, luck_of, measure, sizes_of, still_open, verdict_of
 from kaf.files import replacing
-from kaf.finetune import get_method
-from kaf.noise import Noise, noise_by_place, noise_floor
+from kaf.noise import Noise, in_words, noise_floor
 from kaf.records import FOLDER, lineage, read_records
 from kaf.report import p_value
-from kaf.verdicts import Comparison, comparisons, corrected, labelled, lost_dice, overall
-from workflow.grids import expand, get_grid
+from kaf.verdicts import Comparison
 
 PAGE = BOOK / "appendix" / "claims.md"
 TWINS = frozenset({"patient074", "patient076"})  # of ACDC, who hold the same images
-ONE_TRAINING = "Each side is a single training, whose luck is part of the difference."
-FEW_TRAININGS = "So say the patients; over the trainings no interval leaves out 0."
-IN_SHORT = {"": "", ONE_TRAINING: "Single trainings.", FEW_TRAININGS: "Over patients only."}
 PARTLY = "Partly open."
-OPEN = "Open: nothing is recorded under today's configuration."
-
-
-@cache
-def measure(entry: Entry, records: Path, without: frozenset[str] = frozenset()) -> list[Comparison]:
-    """All comparisons of an entry, their p values corrected together; made once. Patients ``without`` do not count."""
-    found = []
-    for trial in entry.trials:
-        rows = evidence(trial.grid, records).rows
-        rows = rows[~rows["patient"].isin(without)]
-        for group in sorted(set(rows["group"]) - {""}) if entry.by_group else [""]:
-            some = rows[rows["group"] == group] if group else rows
-            lines = [line for label in trial.labels for line in lost_dice(some, label, trial.reference)] \
-                if trial.hardest and len(some) else comparisons(some, trial.labels, trial.reference)
-            found += [replace(line, where=f"{line.where}, {group}" if group else line.where) for line in lines]
-    return corrected(found)
-
-
-def verdict_of(entry: Entry, found: list[Comparison]) -> str:
-    """The verdict in words: of a claim whether it holds, of a question what the comparisons say."""
-    said = overall(found)
-    if said == "open":
-        return OPEN
-    if not entry.claim or said == "mixed":
-        return f"{said.capitalize()}."
-    if said == "no difference shown":
-        return "Not shown."
-    holds = "Supported" if said.startswith(entry.claim) else "Contradicted"
-    return f"{holds} in some comparisons, not shown in others." if said.endswith("some") else f"{holds}."
-
-
-def luck_of(found: list[Comparison]) -> str:
-    """What trainings have to say about the verdict, where they could say something else."""
-    shown = [c for c in found if c.verdict != "no difference shown"]
-    if not shown or any(c.trainings_agree for c in shown):
-        return ""
-    return ONE_TRAINING if max(c.runs for c in shown) == 1 else FEW_TRAININGS
-
-
-@cache
-def luck(records: Path) -> Mapping[tuple[str, int, str], Noise]:
-    """The noise between trainings, from the grid that measures it; made once."""
-    return noise_by_place(evidence("seeds", records).rows)
-
-
-@cache
-def planned(grid: str) -> set[str]:
-    """The labels of all jobs of a grid."""
-    jobs = [(get_method(job.method).name, job.setting) for job in expand(get_grid(grid))]
-    return set(labelled(pd.DataFrame(jobs, columns=["method", "setting"]))["label"])
-
-
-def open_pairs(entry: Entry, found: list[Comparison]) -> list[str]:
-    """Comparisons of an entry that the grids have and the records do not yet."""
-    there = {(c.label, c.reference) for c in found}
-    pairs = []
-    for trial in entry.trials:
-        pairs += [f"{label} against {trial.reference}" for label in trial.labels
-                  if {label, trial.reference} <= planned(trial.grid) and (label, trial.reference) not in there]
-    return list(dict.fromkeys(pairs))
 
 
 def anchor(entry: Entry) -> str:
@@ -100,15 +32,16 @@ def anchor(entry: Entry) -> str:
 
 def overview(records: Path) -> list[str]:
     """All entries and their verdicts, a line each."""
-    lines = ["## At a glance", "", "| entry | | verdict | patients | trainings |", "|---|---|---|---|---|"]
+    lines = ["## At a glance", "", "| entry | | verdict over patients | hold over trainings | below the noise floor | "
+             "patients | trainings |", "|---|---|---|---|---|---|---|"]
     for entry in (entry for entries in PARTS.values() for entry in entries):
         found = measure(entry, records)
         verdict = "Findings in words." if entry.facts and not found else verdict_of(entry, found)
         counts = [" to ".join(map(str, sorted({min(values), max(values)}))) if found else ""
                   for values in ([c.patients for c in found], [c.runs for c in found])]
-        partly = PARTLY if found and open_pairs(entry, found) else ""
-        words = " ".join(filter(None, (verdict, IN_SHORT[luck_of(found)], partly)))
-        lines.append(f"| [{entry.key}](#{anchor(entry)}) | {entry.text} | {words} | {counts[0]} | {counts[1]} |")
+        partly = PARTLY if found and still_open(entry, records) else ""
+        cells = (" ".join(filter(None, (verdict, partly))), *luck_of(found, luck(records)), *counts)
+        lines.append(f"| [{entry.key}](#{anchor(entry)}) | {entry.text} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 
@@ -118,10 +51,11 @@ def table(found: list[Comparison], noise: Mapping[tuple[str, int, str], Noise]) 
              "95 % over trainings | noise floor | |", "|---|---|---|---|---|---|---|---|---|---|---|"]
     for c in found:
         floor, (low, high) = noise_floor(c, noise), c.over_runs
+        told = in_words(c, noise) if c.testable else "too few patients to show any"
         lines.append(f"| {c.label} | {c.reference} | {c.where} | {c.patients} | {c.runs} | {c.difference:+.3f} | "
                      f"{c.low:+.3f} to {c.high:+.3f} | {p_value(c.p)} | "
                      f"{'' if isnan(low) else f'{low:+.3f} to {high:+.3f}'} | "
-                     f"{'' if isnan(floor) else f'{floor:.3f}'} | {c.verdict} |")
+                     f"{'related' if c.related else '' if isnan(floor) else f'{floor:.3f}'} | {told} |")
     return lines
 
 
@@ -130,15 +64,16 @@ def section(entry: Entry, records: Path) -> list[str]:
     found = measure(entry, records)
     facts = entry.facts(records) if entry.facts else ""
     verdict = f"**{verdict_of(entry, found)}**" if found or not facts else ""
-    missing = open_pairs(entry, found) if found else []
-    still = f"Not recorded yet: {', '.join(missing)}." if missing else ""
-    words = " ".join(filter(None, (verdict, luck_of(found), still, facts)))
+    hold, small = luck_of(found, luck(records))
+    words = " ".join(filter(None, (verdict, f"Of these differences {hold} hold over trainings, too." if hold else "",
+                                   f"Below the noise floor: {small}." if small else "",
+                                   still_open(entry, records) if found else "", facts)))
     lines = [f"({anchor(entry)})=", f"### {entry.key}. {entry.text}", "", words]
     if found:
         lines += ["", *table(found, luck(records))]
     grids = list(dict.fromkeys(trial.grid for trial in entry.trials))
     if grids:
-        sizes = {grid: " and ".join(evidence(grid, records).sizes) for grid in grids}
+        sizes = {grid: " and ".join(sizes_of(entry, grid, records)) for grid in grids}
         named = "; ".join(f"`{grid}`" + f" ({size or 'not recorded yet'})" for grid, size in sizes.items())
         commands = ", ".join(f"`snakemake --config grid={grid} acdc=DIR`" for grid in grids)
         lines += ["", f"Records: {named}. Commands: {commands}."]
@@ -154,13 +89,19 @@ book say about it. The page is written by `python book/claims.py` from `book/rec
 
 Every comparison is paired over patients. *Better* and *worse* mean that the mean difference in Dice has a 95 %
 bootstrap interval without 0 and a Wilcoxon test below .05 after Holm's correction for all comparisons of the entry;
-anything else is *no difference shown*, which is not the same as no difference. The test takes a trained network as it
-is: it says what would happen with other patients, not with other trainings. How many trainings each side has, from
-other folds, draws or seeds, is said beside it; a difference between single trainings is a hint. Two numbers speak of
-trainings. The interval over trainings takes the mean of each pair of runs, of one fold for instance, as one value, and
-is wide with five of them. The {term}`noise floor` is what luck alone makes of the difference of so many trainings, at
-most, in 95 of 100 cases; it is measured where the grid `seeds` has trained one of the methods for as many steps, on one
-fold with several seeds. A difference below it may be luck, whatever its verdict.
+anything else is *no difference shown*, which is not the same as no difference. A few patients cannot show any, and are
+left out of the correction. Chapters correct for the comparisons that they print together; where a p near .05 falls on
+the other side there, this page counts.
+
+The test takes a trained network as it is: it says what would happen with other patients, not with other trainings. How
+many trainings each side has, from other folds, draws or seeds, is said beside it; a difference between single trainings
+is a hint. Two numbers speak of trainings. The interval over trainings takes the mean of each pair of runs, of one fold
+for instance, as one value, and is wide with five of them; a difference *holds over trainings* where that interval
+leaves out 0. The {term}`noise floor` is what luck alone makes of the difference of so many trainings, at most, in 95 of
+100 cases; it is measured where the grid `seeds` has trained one of the methods for as many steps, on one fold with
+several seeds. A difference below it cannot be told from luck, whatever its verdict over patients. Where one side goes
+on from the trained network of the other, or only treats its predictions in another way, both share their luck, and the
+floor does not apply (*related*).
 
 Of corrupted images the differences are in the Dice that is lost, and *better* is to lose less. Holm's correction is for
 one entry; over a page with so many of them, a few verdicts will be false.
@@ -168,7 +109,8 @@ one entry; over a page with so many of them, a few verdicts will be false.
 A verdict holds for the size of its runs, which stands with its records: the images, the filters of the first block and
 the steps of training. Small networks say nothing certain about large ones that train for days, and where training was
 brief a setting may only change how fast a network learns ([D10](#entry-d10)). Runs of another configuration than
-today's are no evidence, and an entry without runs is open. How to run a grid is said in `workflow/README.md`.
+today's are no evidence, and an entry without runs is open. How to run a grid is said in `workflow/README.md`. What is
+recorded counts as done: to repeat it, add `records=NEW output=OTHER`, two folders of your own, to a command.
 """
 
 
@@ -189,14 +131,15 @@ def twins(records: Path) -> str:
              for pair in zip(measure(entry, records), measure(entry, records, TWINS), strict=True)]
     few, many = (max((abs(a.difference - b.difference) for a, b in pairs if (a.patients > 16) == more), default=0.0)
                  for more in (False, True))
-    changed = sum(a.verdict != b.verdict for a, b in pairs)
+    changed = "; ".join(f"{a.label} against {a.reference} ({a.where}) is then {b.verdict}"
+                        for a, b in pairs if a.verdict != b.verdict)
     return f"""Two patients of ACDC, 074 and 076, hold the same images with other labels, as
 `python -m kaf.data.check acdc DIR` says, and lie in different folds. Where one is tested, no training takes the other
 ({{func}}`~kaf.data.splits.without_twins`). The rule is younger than some records: in {seen} of {runs} runs pretraining
 or self-training saw the images of a test patient under the other name, and in {labelled_too} a training had labels for
 them. With both patients left out of all tests, no difference over more than sixteen patients moves by more than
-{many:.3f}, none over sixteen or fewer by more than {few:.3f}, and {changed} of {len(pairs)} verdicts of single
-comparisons change.
+{many:.3f}, and none over sixteen or fewer by more than {few:.3f}. Of {len(pairs)} verdicts of single comparisons these
+change: {changed or "none"}.
 """
 
 

@@ -61,11 +61,25 @@ def noise_floor(c: Comparison, noise: Mapping[tuple[str, int, str], Noise]) -> f
     """What the luck of trainings alone makes of the difference, at most, in 95 of 100 cases; NaN where it is unknown.
 
     ``noise`` is that of :func:`noise_by_place`. Where it knows one of the two methods only, the other counts as alike;
-    runs of other folds and draws count as independent, and the quantile is Student's for the degrees of freedom.
+    runs of other folds and draws count as independent, and the quantile is Student's, for two methods with the degrees
+    of freedom of Welch (1947). It is unknown, too, where one side goes on from the other and shares its luck.
     """
     known = {name: noise[c.where, c.steps, name] for name in (c.label.split(":")[0], c.reference.split(":")[0])
              if (c.where, c.steps, name) in noise}
-    if not known:
+    if not known or c.related:
         return float("nan")
-    quantile = stats.t.ppf(0.975, sum(side.freedom for side in known.values()))
-    return float(quantile * np.sqrt(2 * np.mean([side.variance for side in known.values()]) / c.runs))
+    sides = list(known.values())
+    total = sum(side.variance for side in sides)
+    spread = sum(side.variance**2 / side.freedom for side in sides)
+    quantile = stats.t.ppf(0.975, total**2 / spread if spread else sides[0].freedom)
+    return float(quantile * np.sqrt(2 / len(sides) * total / c.runs))
+
+
+def in_words(c: Comparison, noise: Mapping[tuple[str, int, str], Noise]) -> str:
+    """The verdict over patients, with a remark where the luck of trainings alone could have made the difference."""
+    return f"{c.verdict}, below the noise floor" if below_floor(c, noise) else c.verdict
+
+
+def below_floor(c: Comparison, noise: Mapping[tuple[str, int, str], Noise]) -> bool:
+    """Whether a difference is shown over patients and yet smaller than its :func:`noise_floor`."""
+    return c.shown and abs(c.difference) < noise_floor(c, noise)

@@ -29,15 +29,26 @@ class Comparison:
     p: float  # Wilcoxon over patients, Holm's correction within the entry
     steps: int = 0  # of fine-tuning, the same on both sides; 0 where it is not, or is not known
     over_runs: tuple[float, float] = (float("nan"), float("nan"))  # the 95 % t interval over the pairs of runs
+    related: bool = False  # one side is the trained network of the other, or goes on from it, and shares its luck
+
+    @property
+    def testable(self) -> bool:
+        """Whether so many patients can show anything: Wilcoxon's smallest p is 2^(1 - patients)."""
+        return 2.0 ** (1 - self.patients) < ALPHA
 
     @property
     def verdict(self) -> str:
         """``better``, ``worse`` or ``no difference shown``: the corrected test and the interval must agree."""
-        if self.p < ALPHA and self.low > 0:
+        if self.testable and self.p < ALPHA and self.low > 0:
             return "better"
-        if self.p < ALPHA and self.high < 0:
+        if self.testable and self.p < ALPHA and self.high < 0:
             return "worse"
         return "no difference shown"
+
+    @property
+    def shown(self) -> bool:
+        """Whether the verdict is of a difference."""
+        return self.verdict != "no difference shown"
 
     @property
     def trainings_agree(self) -> bool:
@@ -55,7 +66,8 @@ def comparisons(rows: pd.DataFrame, labels: Sequence[str], reference: str) -> li
     """Each of ``labels`` against ``reference`` in all data sets, protocols, scales and numbers M that have both.
 
     Only runs of folds, draws and seeds that both sides have are looked at. P values are not corrected yet
-    (:func:`corrected`). ``rows`` are those of records, see :func:`labelled`; their column ``steps`` may be missing.
+    (:func:`corrected`). ``rows`` are those of records, see :func:`labelled`; their columns ``steps`` and ``network``,
+    which :func:`workflow.plan.evidence` adds, may be missing.
     """
     rows, found = labelled(rows), []
     for where, group in rows[rows["label"].isin([*labels, reference])].groupby(SHARED, sort=True):
@@ -66,10 +78,11 @@ def comparisons(rows: pd.DataFrame, labels: Sequence[str], reference: str) -> li
             line = compare(both, [label], reference, column="label").iloc[0]
             runs = len(both[both["label"] == label][PAIRED].drop_duplicates())
             steps = set(both["steps"]) if "steps" in both else {0}
+            related = "network" in both and both.groupby(PAIRED)["network"].nunique().eq(1).all()
             found.append(Comparison(
                 label, reference, place_name(*where), int(line["patients"]), runs, line["difference"], line["low"],
                 line["high"], line["p_wilcoxon"], int(steps.pop()) if len(steps) == 1 else 0,
-                _over_runs(both, label, reference)))
+                _over_runs(both, label, reference), bool(related)))
     return found
 
 
@@ -90,10 +103,10 @@ def lost_dice(rows: pd.DataFrame, label: str, reference: str) -> list[Comparison
 
 
 def corrected(found: Iterable[Comparison]) -> list[Comparison]:
-    """The same comparisons with Holm's correction for their number."""
+    """The same comparisons with Holm's correction for the number of those that could show anything."""
     found = list(found)
-    adjusted = holm(np.array([c.p for c in found]))
-    return [replace(c, p=float(p)) for c, p in zip(found, adjusted, strict=True)]
+    adjusted = iter(holm(np.array([c.p for c in found if c.testable])))
+    return [replace(c, p=float(next(adjusted))) if c.testable else c for c in found]
 
 
 def _paired(rows: pd.DataFrame, label: str, reference: str) -> pd.DataFrame:
@@ -123,7 +136,7 @@ def overall(found: Sequence[Comparison]) -> str:
     """One verdict of several comparisons: what all of them say, ``mixed``, or ``open`` without any."""
     if not found:
         return "open"
-    said = {c.verdict for c in found}
+    said = {c.verdict for c in found if c.testable} or {"no difference shown"}
     if len(said) == 1:
         return said.pop()
     if {"better", "worse"} <= said:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from kaf.noise import Noise, noise_by_place, noise_floor, run_noise
+from kaf.noise import Noise, in_words, noise_by_place, noise_floor, run_noise
 from kaf.verdicts import Comparison
 
 PLACE = "acdc, scale laptop, M = 2"
@@ -47,7 +47,22 @@ def test_the_floor_is_that_of_both_sides_and_of_all_their_trainings():
     own = stats.t.ppf(0.975, 3) * (2 * 0.0002) ** 0.5
     assert noise_floor(C, noise) == pytest.approx(own)
     assert noise_floor(replace(C, runs=4), noise) == pytest.approx(own / 2)
-    assert noise_floor(replace(C, reference="UNet"), noise) == pytest.approx(stats.t.ppf(0.975, 6) * 0.002**0.5)
+    welch = 0.002**2 / (0.0002**2 / 3 + 0.0018**2 / 3)  # degrees of freedom: nearly those of the noisier side
+    assert 3 < welch < 4
+    assert noise_floor(replace(C, reference="UNet"), noise) == pytest.approx(stats.t.ppf(0.975, welch) * 0.002**0.5)
     assert noise_floor(replace(C, reference="SwinUNETR"), noise) == pytest.approx(own)  # the other counts as alike
     for other in (replace(C, where="elsewhere"), replace(C, steps=2000), replace(C, label="GCL", reference="PCL")):
         assert np.isnan(noise_floor(other, noise))
+
+
+def test_networks_that_share_their_training_share_its_luck():
+    noise = {(PLACE, 400, "KAF"): Noise(0.0002, 3)}
+    assert noise_floor(C, noise) > 0 and np.isnan(noise_floor(replace(C, related=True), noise))
+
+
+def test_a_difference_below_the_floor_says_so():
+    noise = {(PLACE, 400, "KAF"): Noise(0.0002, 3)}
+    floor = noise_floor(C, noise)
+    assert in_words(replace(C, difference=0.9 * floor), noise) == "better, below the noise floor"
+    assert in_words(replace(C, difference=1.1 * floor), noise) == in_words(C, {}) == "better"
+    assert in_words(replace(C, p=0.5), noise) == "no difference shown"

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -57,6 +59,20 @@ def test_the_more_is_asked_the_more_is_needed():
     together = corrected([line(p=0.02), line(p=0.02), line(p=0.9)])
     assert alone.verdict == "better"
     assert [c.p for c in together] == pytest.approx([0.06, 0.06, 0.9]) and together[0].verdict == "no difference shown"
+
+
+def test_few_patients_show_nothing_and_take_nothing_from_others():
+    few = replace(line(p=0.04), patients=5)  # of ties; without them the smallest is 2^-4
+    assert replace(few, patients=6).verdict == "better" and few.verdict == "no difference shown"
+    one, other = corrected([line(p=0.03), few])
+    assert (one.p, other.p) == (0.03, 0.04) and one.verdict == overall([one, other]) == "better"
+
+
+def test_networks_are_related_where_every_pair_of_runs_shares_its_training():
+    tables = [rows(folds=(0, 1)).assign(network="a"), rows("KAF", folds=(0, 1), seed=5).assign(network="a")]
+    assert compared(*tables)[0].related
+    tables[1].loc[tables[1]["fold"] == 1, "network"] = "b"
+    assert not compared(*tables)[0].related and not compared(rows(), rows("KAF", seed=5))[0].related
 
 
 def test_one_verdict_of_several():

@@ -7,11 +7,13 @@ Usage: ``python -m workflow.plan [GRID ...]`` prints this for the grids named, o
 
 import argparse
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from kaf.config import digest
 from kaf.files import exclusive, make_writable
 from kaf.records import ASKED, FOLDER, KEY, OF_RUN, Record, lineage, read_records
 from kaf.study import PROTOCOLS, configurations
@@ -58,6 +60,17 @@ def _steps(chain: Iterable[Mapping[str, Any]]) -> int:
     optims = [next(c[part] for part in ("selftrain", "finetune", "pretrain") if c.get(part))["optim"]
               for c in chain]
     return 0 if any(optim["epochs"] for optim in optims) else sum(optim["steps"] for optim in optims)
+
+
+def _network(facts: Mapping[str, Any]) -> str:
+    """A hash of the fine-tuning that made the network of a run, or that this went on from by self-training.
+
+    What is done to predictions afterwards is left out, and so is the store, whose format may have changed meanwhile.
+    """
+    tuned = deepcopy([before["config"] for before in lineage(facts) if "method" in before["config"]][-1])
+    tuned["experiment"]["finetune"].pop("components", None)
+    tuned.pop("store", None)
+    return digest(tuned)
 
 
 def _what(row: pd.Series, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,6 +139,7 @@ def evidence(name: str, records: str | Path = FOLDER, file: str | Path = FILE) -
     """The recorded rows of a grid's jobs in their order, under the names of their settings in the grid, and their runs.
 
     A column ``steps`` says for how many steps each was fine-tuned; 0 where passes over the data were counted instead.
+    A column ``network`` names the training: runs that share it have the same fine-tuned network, or go on from it.
 
     Rows of another configuration than the library resolves today are left out: they are no evidence about it.
     """
@@ -140,8 +154,9 @@ def evidence(name: str, records: str | Path = FOLDER, file: str | Path = FILE) -
             own = {run: record.runs[run] for run in rows["run"].unique()}
             tunings = {run: {"finetune": facts["config"]["experiment"]["finetune"]} for run, facts in own.items()}
             steps = {run: _steps([tuning]) for run, tuning in tunings.items()}
+            networks = {run: _network(facts) for run, facts in own.items()}
             tables.append(rows.assign(setting=keys.map(settings), place=keys.map(list(settings).index),
-                                      steps=rows["run"].map(steps)))
+                                      steps=rows["run"].map(steps), network=rows["run"].map(networks)))
             runs |= own
     found = pd.concat(tables) if tables else pd.DataFrame(columns=[*OF_RUN, "patient", "group", "place", "steps"])
     found = found.sort_values("place", kind="stable").drop(columns="place")

@@ -1,0 +1,103 @@
+"""What the recorded runs say about an entry of the page "Claims and evidence"."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from math import isnan
+from pathlib import Path
+
+import pandas as pd
+
+from book.entries import Entry, evidence
+from kaf.finetune import get_method
+from kaf.noise import Noise, below_floor, noise_by_place, noise_floor
+from kaf.records import Record
+from kaf.verdicts import Comparison, comparisons, corrected, labelled, lost_dice, overall
+from workflow.plan import Plan
+
+OPEN = "Open: nothing is recorded under today's configuration."
+FAIR = ": as many steps"  # of a reference that was trained for as long as both trainings of the other side
+
+
+@cache
+def measure(entry: Entry, records: Path, without: frozenset[str] = frozenset()) -> list[Comparison]:
+    """All comparisons of an entry, their p values corrected together; made once. Patients ``without`` do not count."""
+    found = []
+    for trial in entry.trials:
+        rows = evidence(trial.grid, records).rows
+        rows = rows[~rows["patient"].isin(without)]
+        for group in sorted(set(rows["group"]) - {""}) if entry.by_group else [""]:
+            some = rows[rows["group"] == group] if group else rows
+            lines = [line for label in trial.labels for line in lost_dice(some, label, trial.reference)] \
+                if trial.hardest and len(some) else comparisons(some, trial.labels, trial.reference)
+            found += [replace(line, where=f"{line.where}, {group}" if group else line.where) for line in lines]
+    return corrected(found)
+
+
+def verdict_of(entry: Entry, found: list[Comparison]) -> str:
+    """The verdict in words: of a claim whether it holds, of a question what the comparisons say.
+
+    Where some references were trained for as many steps in all as the other side, and some were not, it has two parts.
+    """
+    said = overall(found)
+    if said == "open":
+        return OPEN
+    fair = [c for c in found if c.reference.endswith(FAIR)]
+    if fair and len(fair) < len(found):
+        other = overall([c for c in found if c not in fair])
+        return f"{other.capitalize()}; beside as many steps in all: {overall(fair)}."
+    if not entry.claim or said == "mixed":
+        return f"{said.capitalize()}."
+    if said == "no difference shown":
+        return "Not shown."
+    holds = "Supported" if said.startswith(entry.claim) else "Contradicted"
+    return f"{holds} in some comparisons, not shown in others." if said.endswith("some") else f"{holds}."
+
+
+def luck_of(found: list[Comparison], noise: Mapping[tuple[str, int, str], Noise]) -> tuple[str, str]:
+    """How many of the differences that are shown hold over trainings, too, and how many are below the noise floor.
+
+    Each as ``2 of 3``: of those of which it is known. Empty where it is known of none.
+    """
+    shown = [c for c in found if c.shown]
+    several = [c.trainings_agree for c in shown if c.runs > 1]
+    below = [below_floor(c, noise) for c in shown if not isnan(noise_floor(c, noise))]
+    hold, small = (f"{sum(some)} of {len(some)}" if some else "" for some in (several, below))
+    return hold, small
+
+
+@cache
+def luck(records: Path) -> Mapping[tuple[str, int, str], Noise]:
+    """The noise between trainings, from the grid that measures it; made once."""
+    return noise_by_place(evidence("seeds", records).rows)
+
+
+@cache
+def planned(grid: str, records: Path) -> pd.DataFrame:
+    """All runs of a grid: their ``label``, and whether they are ``recorded``."""
+    plan = Plan(grid, records)
+    missing = {job.key for job in plan.missing}
+    jobs = [(get_method(job.method).name, job.setting, job.key not in missing) for job in plan.jobs]
+    return labelled(pd.DataFrame(jobs, columns=["method", "setting", "recorded"]))
+
+
+def still_open(entry: Entry, records: Path) -> str:
+    """Which runs of an entry the grids have and the records do not yet; empty where all are recorded."""
+    wanted: dict[str, set[str]] = {}
+    for trial in entry.trials:
+        wanted.setdefault(trial.grid, set()).update((*trial.labels, trial.reference))
+    runs = pd.concat([planned(grid, records)[lambda table, names=names: table["label"].isin(names)]
+                      for grid, names in wanted.items()]) if wanted else pd.DataFrame({"recorded": []})
+    missing = runs[~runs["recorded"].astype(bool)]
+    if missing.empty:
+        return ""
+    each = ", ".join(f"{label} ({len(some)})" for label, some in missing.groupby("label", sort=False))
+    return f"Not recorded yet, {len(missing)} of {len(runs)} runs: {each}."
+
+
+def sizes_of(entry: Entry, grid: str, records: Path) -> list[str]:
+    """How large and how long trained the runs of a grid were that the entry compares."""
+    record = evidence(grid, records)
+    names = {name for trial in entry.trials if trial.grid == grid for name in (*trial.labels, trial.reference)}
+    own = labelled(record.rows)[lambda table: table["label"].isin(names)]["run"].unique() if len(record.rows) else ()
+    return Record(record.rows, {run: record.runs[run] for run in own}).sizes
