@@ -167,3 +167,18 @@ def test_evidence_brings_its_provenance_from_whatever_record_holds_it(tmp_path, 
     assert len(found.runs) == 3 and set(found.runs) == set(found.rows["run"])
     assert found.runs[f"run-{jobs[2].key}"]["provenance"]["seconds"] == 4.0
     assert found.rows["run"].tolist() == [f"run-{job.key}" for job in jobs], "in the order of the grid"
+
+
+def test_evidence_names_the_training_that_made_a_network_or_that_it_goes_on_from(tmp_path, file):
+    settings = {"": {}, "largest": {"finetune__components": "largest"}, "longer": {"finetune__optim__steps": 99}}
+    grid = {"runs": [{"methods": ["unet", "unet_selftrained"], "m": [1], "settings": settings}]}
+    file.write_text(yaml.safe_dump({"some": grid}))
+    for n, job in enumerate(expand(grid)):
+        one = record_of(job)
+        (facts,) = one.runs.values()
+        for tuned in (facts, facts.get("finetuning", facts)):
+            tuned["config"] |= {"patients": ["p2"], "store": str(n)}  # the store may have changed meanwhile
+        write_record(one, "any", tmp_path)
+    found = evidence("some", tmp_path, file).rows.set_index(["setting", "method"])["network"]
+    (short, long) = dict.fromkeys(found)
+    assert found["longer"].tolist() == [long, long] and set(found[["", "largest"]]) == {short} and len(found) == 6
