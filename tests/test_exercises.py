@@ -6,6 +6,7 @@ import random
 import sys
 import types
 
+import numpy as np
 import pytest
 import torch
 from IPython.core.interactiveshell import InteractiveShell
@@ -124,6 +125,14 @@ def test_random_answers_are_graded_alike_and_leave_the_generator_alone():
     state = torch.get_rng_state()
     texts = {graded("99.double", lambda x: torch.rand(3) * len(x))[1] for _ in range(3)}
     assert len(texts) == 1 and torch.equal(torch.get_rng_state(), state)
+
+
+def test_random_answers_of_numpy_are_graded_alike_and_leave_the_generator_alone():
+    np.random.seed(random.randrange(1000))  # noqa: NPY002
+    state = np.random.get_state()[1].tolist()  # noqa: NPY002
+    texts = {graded("99.double", lambda x: torch.from_numpy(np.random.rand(3)) * len(x))[1]  # noqa: NPY002
+             for _ in range(3)}
+    assert len(texts) == 1 and np.random.get_state()[1].tolist() == state  # noqa: NPY002
 
 
 @pytest.mark.parametrize(("key", "near"), [("99.duble", "'99.double'"), ("99.zzzzzzzzzz", "99.double, 99.number"),

@@ -36,6 +36,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 WIDTH = 88  # characters of a line, so that no page scrolls sideways
@@ -96,7 +97,7 @@ def grade(key: str, student: Any) -> Grade:
 
     Stops at the first step that fails and shows its hint. What is still the stub counts as not started: a
     function that returns None or raises an empty ``NotImplementedError``, or a value that is None or ``...``.
-    Nothing that the student's code does raises here, and torch's random numbers are left as they were.
+    Nothing that the student's code does raises here, and the random numbers of torch and NumPy are left as they were.
     Raises ``ValueError`` for a key that does not exist.
     """
     exercise = find(key)
@@ -169,12 +170,16 @@ def _untouched(student: Any) -> bool:
 
 def _run(check: Callable[[Any], bool], student: Any) -> tuple[bool, str]:
     """Whether a check holds, always with the same random numbers, and the message of its exception if any."""
+    state = np.random.get_state()  # noqa: NPY002  the global generator is what a student may draw from
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
+            np.random.seed(0)  # noqa: NPY002
             return bool(check(student)), ""
     except Exception as error:
         return False, f"{type(error).__name__}: {error}"
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
 
 
 def _show(label: str, text: str, limit: int | None = None) -> None:

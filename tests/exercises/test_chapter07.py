@@ -28,8 +28,12 @@ def spread(runs, repeats):
     return 1.96 * math.sqrt(2 * runs.var(1, ddof=1).mean() / repeats)
 
 
-def best(k, sd, times=20000):
-    return np.random.default_rng(0).normal(0, sd, (times, k)).max(1).mean() if k > 1 else 0.0
+def best(k, sd, times=100_000, rng=None):
+    return (rng or np.random.default_rng(0)).normal(0, sd, (times, k)).max(1).mean()
+
+
+def largest_size(k, sd):
+    return np.abs(np.random.default_rng(0).normal(0, sd, (100_000, k))).max(1).mean()
 
 
 @pytest.mark.parametrize(("key", "student", "failed"), [
@@ -48,10 +52,19 @@ def best(k, sd, times=20000):
     ("07.luck_of_the_best", lambda k, sd: sd * math.sqrt(2 * math.log(k)), "two"),
     ("07.luck_of_the_best", lambda k, sd: best(k, 0.02), "scale"),
     ("07.luck_of_the_best", lambda k, sd: sd, "one"),
+    ("07.luck_of_the_best", lambda k, sd: best(k, sd) + 0.05 * sd, "one"),
+    ("07.luck_of_the_best", largest_size, "one"),
 ])
 def test_wrong_answer_fails_where_it_is_wrong(key, student, failed):
     with contextlib.redirect_stdout(io.StringIO()):
         assert grade(key, student).failed == failed
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_right_simulation_of_any_seed_passes(seed):
+    with contextlib.redirect_stdout(io.StringIO()):
+        rng = np.random.default_rng(seed)
+        assert grade("07.luck_of_the_best", lambda k, sd: best(k, sd, rng=rng)).passed
 
 
 def test_there_are_exercises_of_every_difficulty():
