@@ -54,17 +54,20 @@ def fetch(item: Item, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         _transfer_all(item, part)
+        wrong = difference(item, part)
+        _tag_file(part).unlink(missing_ok=True)  # only now: whoever stops during the check still needs it
+        if wrong:
+            part.unlink()
+        else:
+            sync(part)
+            os.replace(part, target)
     except OSError as error:
-        raise SystemExit(f"error: {part} cannot be written: {error}") from None
+        raise SystemExit(f"error: {part} cannot be written or read: {error}") from None
     except KeyboardInterrupt:
         raise SystemExit(f"\nStopped. {part} is kept: run the same again and it continues.") from None
-    _tag_file(part).unlink(missing_ok=True)
-    if wrong := difference(item, part):
-        part.unlink()
+    if wrong:
         raise SystemExit(f"error: {item.name} from {item.url} is not the file that was published: {wrong}. It was "
                          "removed; run again, and if this stays so, the publisher has changed the file")  # fmt: skip
-    sync(part)
-    os.replace(part, target)
     return target
 
 
@@ -93,7 +96,10 @@ def transfer(item: Item, part: Path) -> None:
         request.add_header("Range", f"bytes={have}-")
         if _tag_file(part).is_file():  # then the server sends the rest only of the very same file
             request.add_header("If-Range", _tag_file(part).read_text())
-    with _open(request, part) as response:
+    response = _open(request, part, have)
+    if response is None:
+        return
+    with response:
         _refuse_page(item, response)
         start, total = _extent(response, have)
         if item.size and total not in (None, item.size):
@@ -107,11 +113,14 @@ def transfer(item: Item, part: Path) -> None:
         _receive(response, part, start, total or item.size, item.name)
 
 
-def _open(request: urllib.request.Request, part: Path) -> http.client.HTTPResponse:
+def _open(request: urllib.request.Request, part: Path, have: int) -> http.client.HTTPResponse | None:
+    """The answer of the server; None where it says that nothing is missing of a file whose size was not published."""
     try:
         return urllib.request.urlopen(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and part.is_file():  # the piece is longer than the file, so it is of another one
+        if error.code == 416 and have:  # the file ends at the piece on disk, or before it: then the piece is of another
+            if error.headers.get("Content-Range", "").strip() == f"bytes */{have}":
+                return None
             part.unlink()
             raise Broken("the piece on disk did not fit and was removed") from None
         if error.code in PASSING:

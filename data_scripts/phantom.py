@@ -4,7 +4,7 @@
     python data_scripts/phantom.py --kind ct --data stores/phantom-ct-files --store stores/phantom-ct
 """
 
-from shared import add_data, agree, finish, parser
+from shared import add_data, agree, finish, parser, usual_spacing
 
 from kaf.data.cases import get_layout
 from kaf.data.phantom import write_phantom
@@ -18,7 +18,8 @@ Phantom: cine MR stacks in the layout of ACDC, or chest CT in the layout of CHD-
 
 
 def main() -> None:
-    options = parser(__doc__, "stores/phantom", None)
+    usual = ", ".join(f"{usual_spacing(get_layout(name).spacing_mm)} for {kind}" for kind, name in DATASETS.items())
+    options = parser(__doc__, "stores/phantom", None, usual)
     add_data(options, "stores/phantom-files")
     options.add_argument("--kind", choices=sorted(DATASETS), default="mr")
     options.add_argument("--patients", type=int, default=20)

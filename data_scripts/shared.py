@@ -10,18 +10,36 @@ from kaf.data.check import check_dataset
 from kaf.data.prepare import prepare
 from kaf.data.store import StoreSettings
 
+NATIVE = "native"  # the spacing of the files
 
-def parser(description: str, store: str, spacing_mm: float | None) -> argparse.ArgumentParser:
-    """The options every data set has."""
+
+def parser(description: str, store: str, spacing_mm: float | None, usual: str = "") -> argparse.ArgumentParser:
+    """The options every data set has; ``usual`` says what ``spacing_mm`` stands for where it is no default."""
     layout = argparse.RawDescriptionHelpFormatter  # keeps the lines of the example
     result = argparse.ArgumentParser(description=description, formatter_class=layout)
     result.add_argument("--store", type=Path, default=Path(store), help="to write (default: %(default)s)")
-    usual = "as in the files" if spacing_mm is None else f"{spacing_mm} mm"
-    result.add_argument("--spacing", type=float, default=spacing_mm, help=f"mm in plane (default: {usual})")
+    usual = usual or usual_spacing(spacing_mm)
+    result.add_argument("--spacing", type=spacing, default=spacing_mm,
+                        help=f"mm in plane, or {NATIVE}: as in the files (default: {usual})")
     result.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
     result.add_argument("--accept-licence", action="store_true", help="you have read and accept the terms")
     result.add_argument("--check-only", action="store_true", help="read every file, write no store")
     return result
+
+
+def spacing(text: str) -> float | str:
+    """A spacing as somebody writes it: mm, or :data:`NATIVE`."""
+    if text == NATIVE:
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"mm in plane such as 1.5, or {NATIVE}, got {text!r}") from None
+
+
+def usual_spacing(spacing_mm: float | None) -> str:
+    """The in-plane spacing of a layout in words."""
+    return NATIVE if spacing_mm is None else f"{spacing_mm} mm"
 
 
 def add_data(options: argparse.ArgumentParser, data: str) -> None:
@@ -72,7 +90,7 @@ def finish(dataset: str, root: Path, arguments: argparse.Namespace) -> None:
     try:
         check(dataset, root, read=arguments.check_only)
         if not arguments.check_only:
-            settings = StoreSettings(dataset, arguments.spacing)
+            settings = StoreSettings(dataset, None if arguments.spacing == NATIVE else arguments.spacing)
             store = prepare(dataset, root, arguments.store, settings, arguments.workers)
             print(f"{store} in {store.path}")
             if dataset in DATASETS:

@@ -1,5 +1,7 @@
 """What all figures share: style and colours, closed figures, and a slice on black with its keypoints."""
 
+from collections.abc import Iterable
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,6 +24,12 @@ STYLE = {
 
 # A decorator: what a function draws has this style, and the style of the caller is left alone.
 styled = plt.rc_context(STYLE)
+
+
+def looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each name on paper; up to 49 differ, as every round of colours has its markers shifted."""
+    return {name: (ON_WHITE[n % len(ON_WHITE)], MARKERS[(n + n // len(ON_WHITE)) % len(MARKERS)])
+            for n, name in enumerate(names)}
 
 
 def panels(count: int, columns: int, aspect: float, width: float = WIDTH) -> tuple[Figure, list[Axes]]:

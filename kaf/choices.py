@@ -36,6 +36,26 @@ def check_types(config: Any) -> None:
             raise ValueError(f"{kind.__name__} has {name} = {value!r}; it must be {_said(hint)}")
 
 
+def settle_types(config: Any) -> None:
+    """:func:`check_types`, after which whole numbers are floats where a field declares these, in tuples too.
+
+    So 2 and 2.0 are one configuration with one fingerprint. For ``__post_init__`` of a frozen dataclass.
+    """
+    check_types(config)
+    for name, hint in _hints(type(config)).items():
+        object.__setattr__(config, name, _settled(getattr(config, name), hint))
+
+
+def _settled(value: Any, hint: Any) -> Any:
+    """A value that :func:`_fits` a type, written as this declares."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return _settled(value, next(one for one in inner if _fits(value, one)))
+    if origin is tuple:
+        return tuple(map(_settled, value, inner[:1] * len(value) if inner[-1] is Ellipsis else inner))
+    return float(value) if hint is float else value
+
+
 @cache
 def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)

@@ -152,8 +152,8 @@ def compare(
     methods. Names are looked up in ``column``. A patient without any value of the metric is left out.
 
     Raises ``ValueError`` where the comparison would not be one of like with like: other units than
-    patients, unequal sets of patients, frames or structures, several datasets, protocols or sizes ``m``
-    at once, or a name that stands for several methods or kinds of pretraining.
+    patients, unequal sets of patients, frames or structures, several datasets, protocols, scales or
+    sizes ``m`` at once, or a name that stands for several methods or kinds of pretraining.
     """
     if unit != "patient":
         raise ValueError(f"cannot pair over {unit!r}: folds share their training patients, and five of them "
@@ -203,7 +203,7 @@ def pareto_front(cost: np.ndarray, gain: np.ndarray) -> np.ndarray:
 
 def _check_comparable(rows: pd.DataFrame, methods: Sequence[str], reference: str, column: str) -> None:
     """Raise ``ValueError`` unless all methods were scored on the same things under the same conditions."""
-    for condition in (c for c in ("dataset", "protocol", "m") if c in rows):
+    for condition in (c for c in ("dataset", "protocol", "scale", "m") if c in rows):
         _check_single(rows, condition, "the rows")
     scored = {}
     for name in [reference, *methods]:

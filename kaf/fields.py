@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
 from typing import Any
@@ -51,3 +51,22 @@ def plain(config: Any) -> Any:
 def digest(*parts: Any) -> str:
     """A short fingerprint of configurations and plain values."""
     return hashlib.sha256(json.dumps([plain(p) for p in parts], sort_keys=True).encode()).hexdigest()[:8]
+
+
+def differences(*configs: Mapping[str, Any]) -> list[str]:
+    """The names of the fields in which configurations, as :func:`plain` gives them, are not all the same.
+
+    Parts are written with dots, such as ``pretrain.optim.steps``. A field that only some have differs, too.
+    """
+    flat = [dict(_flat(config)) for config in configs]
+    names = dict.fromkeys(name for one in flat for name in one)
+    missing = object()
+    return [name for name in names if any(one.get(name, missing) != flat[0].get(name, missing) for one in flat)]
+
+
+def _flat(config: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value

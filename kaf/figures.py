@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 from numpy.typing import ArrayLike
 
-from kaf.canvas import MARKERS, ON_BLACK, ON_WHITE, circles, one_panel, panels, places, show_slice, square, styled
+from kaf.canvas import ON_BLACK, circles, looks, one_panel, panels, places, show_slice, square, styled
 from kaf.evaluate import bootstrap_interval, per_patient
 from kaf.keypoints import Keypoints
 from kaf.monitors import COLLAPSED
@@ -26,10 +26,13 @@ POINT, PARTNER, QUERY, UNMATCHED = ON_BLACK[0], ON_BLACK[1], "#D55E00", "#999999
 DASHED = (0, (2.5, 1.5))
 LOGGED = {  # column of a log: label of its panel
     "loss": "loss", "pcl": "loss $L_{pcl}$", "global": "loss $L_{global}$", "local": "loss $L_{local}$",
+    "rotation": "loss of rotations", "right": "rotations told right\n(share)", "restoration": "loss of restoration",
+    "supervised": "loss on labels", "teacher": "loss against\nthe teacher",
+    "sure": "pixels with a sure\nteacher (share)",
     "spread": "feature spread\n(0 collapsed, 1 random)", "entropy": "attention entropy\n(share of its maximum)",
     "background": "keypoints on\nbackground (share)", "lr": "learning rate",
 }  # fmt: skip
-SHARES = ("spread", "entropy", "background")
+SHARES = ("right", "sure", "spread", "entropy", "background")
 
 
 @styled
@@ -76,18 +79,6 @@ def attention_figure(image: ArrayLike, keypoints: Keypoints, weights: ArrayLike,
     bar = ax.figure.colorbar(dots, ax=ax, shrink=0.85, pad=0.02)
     bar.set_label(f"attention weight (%)\nuniform: {100 / valid.sum():.2g} %")
     return ax.figure
-
-
-@styled
-def attention_levels_figure(image: ArrayLike, keypoints: Keypoints, weights: Mapping[int, ArrayLike],
-                            query: int) -> Figure:
-    """:func:`attention_figure` of one keypoint at several levels, colours alike; ``weights[level]`` is ``(K,)``."""
-    figure, axes = panels(len(weights), 2, 0.88)
-    largest = max(np.asarray(row).max() for row in weights.values())
-    for ax, (level, row) in zip(axes, weights.items(), strict=True):
-        attention_figure(image, keypoints, row, query, ax, largest)
-        ax.set_xlabel(f"level {level}, stride {2**level}", loc="left")
-    return figure
 
 
 @styled
@@ -173,12 +164,15 @@ def history_figure(history: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Figure
     columns = [c for c in LOGGED if any(c in run and run[c].notna().any() for run in runs.values())]
     if not columns or not all("step" in run for run in runs.values()):
         raise ValueError(f"a history has the column step and some of {', '.join(LOGGED)}")
+    marked = {name: {"color": colour, "marker": marker if len(runs) > 1 else "", "ms": 4}
+              for name, (colour, marker) in looks(runs).items()}
     figure, axes = panels(len(columns), 3, 0.8)
     for ax, column in zip(axes, columns, strict=True):
-        for (name, run), colour in zip(runs.items(), cycle(ON_WHITE), strict=False):
+        for name, run in runs.items():
             if column in run:
                 shown = run[["step", column]].dropna()
-                ax.plot(shown["step"], shown[column], color=colour, lw=1.5, label=name)
+                # A marker now and then: one on every step would hide the line.
+                ax.plot(shown["step"], shown[column], lw=1.5, label=name, markevery=0.1, **marked[name])
         ax.set(xlabel="step", ylabel=LOGGED[column])
         if column in SHARES:
             ax.set_ylim(0, 1.05)
@@ -187,7 +181,7 @@ def history_figure(history: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Figure
         if column == "lr":
             ax.ticklabel_format(axis="y", scilimits=(-2, 2))
     if len(runs) > 1:
-        handles = [Line2D([], [], color=c, label=name) for name, c in zip(runs, cycle(ON_WHITE), strict=False)]
+        handles = [Line2D([], [], label=name, **mark) for name, mark in marked.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
 
@@ -203,28 +197,28 @@ def dice_figure(rows: pd.DataFrame) -> Figure:
         raise ValueError(f"rows lack the columns {', '.join(sorted(missing))}")
     groups = list(rows.groupby("m")) if "m" in rows and rows["m"].notna().any() else [(None, rows)]
     methods, structures = list(rows["method"].unique()), list(rows["structure"].unique())
-    looks = dict(zip(methods, zip(cycle(ON_WHITE), cycle(MARKERS), strict=False), strict=False))
-    step = 0.84 / len(methods)
+    marked, step = looks(methods), 0.84 / len(methods)
     figure, axes = panels(len(groups), 1, 0.42)
     for ax, (m, group) in zip(axes, groups, strict=True):
         means = per_patient(group, ["method", "structure"], ["dice"])["dice"].dropna()
+        patients = np.unique(group["patient"])  # scored or not, so that each has its place beside every mean
+        offsets = pd.Series(np.linspace(-0.32, 0.32, len(patients)) * step * (len(patients) > 1), patients)
         for (method, structure), values in means.groupby(level=[0, 1]):
             x = structures.index(structure) + (methods.index(method) - (len(methods) - 1) / 2) * step
-            _patients(ax, values.to_numpy(), x, step, *looks[method])
+            _patients(ax, values.droplevel([0, 1]), x, offsets, step, *marked[method])
         ax.grid(axis="y", lw=0.5, color="0.88")
         ax.set(xticks=range(len(structures)), xticklabels=structures, ylabel="Dice", ylim=(-0.03, 1.03),
                xlabel="structure" if m is None else f"structure; {m:g} labelled patients")
     handles = [Line2D([], [], ls="", color=colour, marker=marker, label=method)
-               for method, (colour, marker) in looks.items()]
+               for method, (colour, marker) in marked.items()]
     handles.append(Line2D([], [], color="black", lw=1.8, label="mean, 95 % interval"))
     figure.legend(handles=handles, loc="outside lower center", ncols=5)
     return figure
 
 
-def _patients(ax: Axes, dice: np.ndarray, x: float, width: float, colour: str, marker: str) -> None:
-    """One method and structure: points in the order of the patients, so that each has its place in all groups."""
-    spread = np.linspace(-0.32, 0.32, len(dice)) * width if len(dice) > 1 else 0.0
-    ax.plot(x + spread, dice, marker, color=colour, ms=4, alpha=0.6, mew=0)
+def _patients(ax: Axes, dice: pd.Series, x: float, offsets: pd.Series, width: float, colour: str, marker: str) -> None:
+    """One method and structure: Dice by patient, beside its mean at ``x`` where ``offsets`` has the patient."""
+    ax.plot(x + offsets[dice.index], dice, marker, color=colour, ms=4, alpha=0.6, mew=0)
     mean, (low, high) = dice.mean(), bootstrap_interval(dice)
     ax.plot([x - 0.4 * width, x + 0.4 * width], [mean, mean], color="black", lw=1.8)
     if np.isfinite(low):
@@ -242,10 +236,11 @@ def growth_figure(rows: pd.DataFrame, along: str) -> Figure:
     labels = {"points": "keypoints K", "size": "side of the image (px)"}
     if along not in labels:
         raise ValueError(f"along is points or size, got {along!r}")
+    marked = looks(rows["network"].unique())  # alike in both panels
     figure, axes = panels(2, 2, 0.8)
     for ax, (unit, label) in zip(axes, (("s", "training step (s)"), ("MiB", "peak memory (MiB)")), strict=True):
-        lines = rows[rows["unit"] == unit].groupby("network", sort=False)
-        for (name, part), colour, marker in zip(lines, ON_WHITE, MARKERS, strict=False):
+        for name, part in rows[rows["unit"] == unit].groupby("network", sort=False):
+            colour, marker = marked[name]
             ax.plot(part[along], part["value"], color=colour, marker=marker, ms=5, label=name)
         ax.set(xscale="log", yscale="log", xlabel=labels[along], ylabel=label)
         ax.set_xticks(values := sorted(rows[along].unique()), [f"{value:g}" for value in values])

@@ -4,6 +4,7 @@ A detector is any callable that maps one 8-bit image ``(H, W)`` to a :class:`Key
 batch dimension. ``prepare`` turns what it found into exactly ``K`` padded entries.
 """
 
+import zlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -130,10 +131,18 @@ def detect_grid(image: np.ndarray, step: float = 12.0) -> Keypoints:
 
 
 def detect_random(image: np.ndarray, count: int = 300, seed: int = 0) -> Keypoints:
-    """``count`` uniformly random points: a control without structure. Same seed, same points."""
+    """``count`` uniformly random points: a control without structure. Same seed, same points.
+
+    As the detector ``random`` each image has a seed of its own.
+    """
     _check_image(image)
     rng = np.random.default_rng(seed)
     return from_arrays(rng.uniform(0, 1, (count, 2)) * (image.shape[1] - 1, image.shape[0] - 1))
+
+
+def _detect_random_of_image(image: np.ndarray) -> Keypoints:
+    """:func:`detect_random` with a seed from the pixels: one pattern for all would match itself in the next slice."""
+    return detect_random(image, seed=zlib.crc32(image.tobytes()))
 
 
 def detect_superpoint(image: np.ndarray) -> Keypoints:
@@ -146,8 +155,10 @@ def detect_superpoint(image: np.ndarray) -> Keypoints:
 
 DETECTORS: dict[str, Detector] = {
     "sift": detect_sift, "orb": detect_orb, "superpoint": detect_superpoint, "grid": detect_grid,
-    "random": detect_random,
+    "random": _detect_random_of_image,
 }
+# 1 where not named. Raise it when a detector would find other points: only the stores made with it are refused then.
+DETECTOR_VERSIONS = {"random": 2}
 
 
 def get_detector(detector: str | Detector) -> Detector:

@@ -31,13 +31,26 @@ def feature_spread(features: Tensor) -> float:
 def attention_entropy(weights: Tensor, valid: Tensor) -> float:
     """Mean entropy of attention weights ``(B, heads, K, K)`` over its maximum: 1 is flat, 0 looks at one point.
 
-    Images with fewer than two valid keypoints say nothing; NaN if there is no other.
+    Images with fewer than two valid keypoints say nothing; NaN if there is no other. Every keypoint counts once:
+    :func:`image_entropies` gives images with few the same weight.
     """
+    share, counted = _entropy_shares(weights, valid)
+    return share[counted].mean().item()
+
+
+@torch.no_grad()
+def image_entropies(weights: Tensor, valid: Tensor) -> Tensor:
+    """:func:`attention_entropy` of each image by itself: ``(B,)``."""
+    share, counted = _entropy_shares(weights, valid)
+    return share.where(counted, torch.nan).flatten(1).nanmean(1)
+
+
+def _entropy_shares(weights: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Entropy of each query over its maximum, and which ones count: both ``(B, heads, K)``."""
     count = valid.sum(1)
-    entropy = torch.special.entr(weights.float()).sum(-1)  # (B, heads, K)
-    relative = entropy / count.clamp(min=2).log()[:, None, None]
-    counted = (valid & (count > 1)[:, None])[:, None].expand_as(relative)
-    return relative[counted].mean().item()
+    entropy = torch.special.entr(weights.float()).sum(-1)
+    share = entropy / count.clamp(min=2).log()[:, None, None]
+    return share, (valid & (count > 1)[:, None])[:, None].expand_as(share)
 
 
 @torch.no_grad()

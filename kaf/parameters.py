@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from dataclasses import fields
 from typing import Any
 
-from kaf.choices import check_choice, check_types
+from kaf.choices import check_choice, settle_types
 from kaf.correspondence import REDUCTIONS, RULES
 from kaf.data.cases import LAYOUTS
 from kaf.fusion import FUSIONS, GATHERS, SCATTERS
@@ -48,10 +48,13 @@ RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 class Checked:
-    """A dataclass that raises ``ValueError`` for fields of another type or with an impossible value."""
+    """A frozen dataclass that raises ``ValueError`` for fields of another type or with an impossible value.
+
+    A whole number in a field for any number becomes a float: configurations that are equal have one fingerprint.
+    """
 
     def __post_init__(self) -> None:
-        check_types(self)
+        settle_types(self)
         for name in (f.name for f in fields(self)):
             value = getattr(self, name)
             if name in CHOICES:

@@ -18,7 +18,7 @@ from kaf.data.store import Store
 from kaf.heads import BottleneckHead, KeypointHead, MatchHead
 from kaf.keypoints import Keypoints
 from kaf.loop import Loss, fit, make_fabric, step_generator
-from kaf.monitors import COLLAPSED, attention_entropy, background_share, feature_spread
+from kaf.monitors import COLLAPSED, attention_entropy, background_share, feature_spread, image_entropies
 from kaf.networks import Encoder, UNet, build_network
 from kaf.processes import gather, rank, share, total, world
 from kaf.restoration import RestorationLoss, RestorationModel
@@ -138,11 +138,24 @@ class PretrainLoss:
 
 def encoder_entropy(encoder: Encoder, image: Tensor, keypoints: Keypoints) -> float:
     """Attention entropy, mean over the blocks of all KAF layers; NaN without one."""
+    maps = _attention_maps(encoder, image, keypoints)
+    return sum(attention_entropy(m, keypoints.valid) for m in maps) / len(maps) if maps else float("nan")
+
+
+def slice_entropies(encoder: Encoder, image: Tensor, keypoints: Keypoints) -> Tensor:
+    """:func:`encoder_entropy` of each slice by itself, whatever shares its batch: ``(B,)``."""
+    maps = _attention_maps(encoder, image, keypoints)
+    each = [image_entropies(m, keypoints.valid) for m in maps]
+    return torch.stack(each).mean(0) if maps else torch.full((len(image),), torch.nan)
+
+
+def _attention_maps(encoder: Encoder, image: Tensor, keypoints: Keypoints) -> list[Tensor]:
+    """The attention weights of the blocks of all KAF layers."""
     was_training = encoder.training
     encoder.eval()  # statistics of normalisation layers must not see these slices twice
     maps = [m for blocks in encoder.attention_maps(image, keypoints).values() for m in blocks]
     encoder.train(was_training)
-    return sum(attention_entropy(m, keypoints.valid) for m in maps) / len(maps) if maps else float("nan")
+    return maps
 
 
 def pretrain(experiment: Experiment, store: Store, patients: Collection[str], runs: str | Path,

@@ -22,8 +22,10 @@ import pandas as pd
 
 import kaf
 from kaf.evaluate import COLUMNS
+from kaf.fields import differences
 from kaf.files import exclusive, make_writable, read_json, replacing
 from kaf.finetune import METHODS
+from kaf.report import size_line
 
 FOLDER = Path(kaf.__file__).resolve().parents[1] / "book" / "records"
 COST = FOLDER / "cost.json"
@@ -35,8 +37,9 @@ OF_RUN = ["dataset", "protocol", "method", "pretraining", "m", "draw", "fold", "
 CORRUPTED = [*OF_RUN, "patient", "group", "corruption", "level", "dice", "points", "repeatability", "on_background",
              "entropy"]
 SAME = ["dataset", "protocol", "scale", "method", "setting", "m", "draw", "fold", "seed"]  # what a run stands for
-# Empty where there is nothing to say, and then no number.
-WORDS = dict.fromkeys(("frame", "group", "setting", "corruption"), str)
+# No numbers, though some look like it: a patient may be called 001. Empty where there is nothing to say.
+WORDS = dict.fromkeys(("dataset", "protocol", "method", "pretraining", "scale", "device", "run", "setting", "patient",
+                       "frame", "structure", "group", "corruption"), str)
 KINDS = ("finetune", "selftrain")  # of runs that are scored
 DIGITS = 5  # decimals of the metrics; finer than any two runs agree
 
@@ -51,7 +54,7 @@ class Record:
     @property
     def sizes(self) -> list[str]:
         """How large the images and the networks were, and how long these were trained: each kind of run once."""
-        return list(dict.fromkeys(_sizes(run) for run in self.runs.values()))
+        return list(dict.fromkeys(size_line(run) for run in self.runs.values()))
 
     @property
     def label(self) -> str:
@@ -74,24 +77,6 @@ def lineage(run: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     for name in ("finetuning", "pretraining"):
         if name in run:
             yield from lineage(run[name])
-
-
-def _sizes(run: dict[str, Any]) -> str:
-    """The images, the network and its training in a few words."""
-    experiment = run["config"]["experiment"]
-    data, optim = experiment["data"], experiment["finetune"]["optim"]
-    spacing = f"{data['spacing_mm']:g} mm" if data["spacing_mm"] else "the files"
-    further = f", {_length(selftrain['optim'])} of self-training" if (selftrain := experiment.get("selftrain")) else ""
-    if pretraining := run.get("finetuning", run).get("pretraining"):
-        further += f", {_length(pretraining['config']['experiment']['pretrain']['optim'])} of pretraining"
-    if (precision := experiment.get("precision", "auto")) != "auto":
-        further += f", in {precision}"
-    network = f"{experiment['width']} filters, {_length(optim)} of {optim['batch']}{further}"
-    return f"{data['size']} px of {spacing}, {network}"
-
-
-def _length(optim: dict[str, Any]) -> str:
-    return f"{optim['epochs']} epochs" if optim["epochs"] else f"{optim['steps']} steps"
 
 
 def read_record(name: str, folder: str | Path = FOLDER) -> Record:
@@ -142,14 +127,27 @@ def read_costs(file: str | Path = COST) -> dict[str, Cost]:
     return {name: Cost(**{**part, "rows": pd.DataFrame(part["rows"])}) for name, part in found.items()}
 
 
-def gather(runs: str | Path) -> Record:
-    """The scored runs in the folder ``runs``. Raises ``FileNotFoundError`` where there is none."""
-    files = sorted(file for kind in KINDS for file in Path(runs).glob(f"{kind}-*/scores.csv"))
+def gather(folder: str | Path) -> Record:
+    """The scored runs in a folder. Raises ``FileNotFoundError`` without any, ``ValueError`` where two are the same."""
+    files = sorted(file for kind in KINDS for file in Path(folder).glob(f"{kind}-*/scores.csv"))
     if not files:
-        raise FileNotFoundError(f"no scored run in {runs}: expected folders {' or '.join(KINDS)}-* with scores.csv")
+        raise FileNotFoundError(f"no scored run in {folder}: expected folders {' or '.join(KINDS)}-* with scores.csv")
     found = [of_run(file.parent) for file in files]
     rows = pd.concat([record.rows for record in found], ignore_index=True)
-    return Record(_in_order(rows), {name: facts for record in found for name, facts in record.runs.items()})
+    runs = {name: facts for record in found for name, facts in record.runs.items()}
+    return _no_rivals(Record(_in_order(rows), runs))
+
+
+def _no_rivals(record: Record) -> Record:
+    """Raises ``ValueError`` for two runs that stand for the same thing: whoever reads both would take their mean."""
+    for what, some in record.rows.groupby(SAME, dropna=False, sort=False)["run"]:
+        if len(names := list(some.unique())) > 1:
+            facts = ", ".join(f"{name} {value}" for name, value in zip(SAME, what, strict=True) if value != "")
+            differ = [name for name in differences(*map(record.runs.get, names)) if "config" in name.split(".")]
+            raise ValueError(f"the runs {' and '.join(names)} stand for the same thing ({facts}), but differ in "
+                             f"{', '.join(differ) or 'nothing'}; record one of them by itself and say what was changed "
+                             "for it, write_record(of_run(FOLDER, SETTING), NAME), and move its folder away")
+    return record
 
 
 def of_run(folder: Path, setting: str = "", rows: pd.DataFrame | None = None) -> Record:
@@ -199,11 +197,11 @@ def _facts(folder: Path) -> dict[str, Any]:
 def write_record(record: Record, name: str, folder: str | Path = FOLDER, note: str = "") -> None:
     """Add ``record`` to the record ``name`` in ``folder``, creating it; ``note`` is kept beside the new runs.
 
-    Several processes may add to one record: each waits for the others.
+    Several processes may add to one record: each waits for the others. ``ValueError`` where two runs are the same.
     """
     file = Path(folder) / f"{name}.csv"
     runs = {run: {**facts, **({"note": note} if note else {})} for run, facts in record.runs.items()}
-    rows = record.rows
+    rows = _no_rivals(record).rows
     make_writable(file.parent)
     with exclusive(file.parent):
         if file.is_file():
@@ -240,8 +238,11 @@ def main() -> None:
     parser.add_argument("--into", default=FOLDER, help="folder of the record (default: book/records)")
     parser.add_argument("--note", default="", help="what a reader must know about these runs")
     options = parser.parse_args()
-    record = gather(options.runs)
-    write_record(record, options.name, options.into, options.note)
+    try:
+        record = gather(options.runs)
+        write_record(record, options.name, options.into, options.note)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
     print(f"{len(record.runs)} runs, {len(record.rows)} rows added to {options.name}")
 
 

@@ -72,8 +72,8 @@ def results_table(rows: pd.DataFrame) -> pd.DataFrame:
 
     Dice of every structure, their mean over patients with its 95 % interval, HD95 and ASSD in mm, the paper's
     pooled Dice (per fold, mean over structures), and how many structures were missed. Lines follow ``m``, then the
-    order of the methods in ``rows``. Raises ``ValueError`` for missing columns, and for several data sets, or several
-    settings of a method, at once.
+    order of the methods in ``rows``. Raises ``ValueError`` for missing columns, and for several data sets, protocols or
+    scales, or several settings of a method, at once.
     """
     _check(rows)
     by = ["method", "m"]
@@ -135,6 +135,24 @@ def session_line() -> str:
     return _made_with(provenance())
 
 
+def size_line(run: Mapping[str, Any]) -> str:
+    """The images, the network and its training of a recorded run (:mod:`kaf.records`), in a few words."""
+    experiment = run["config"]["experiment"]
+    data, optim = experiment["data"], experiment["finetune"]["optim"]
+    spacing = f"{data['spacing_mm']:g} mm" if data["spacing_mm"] else "the files"
+    further = f", {_length(selftrain['optim'])} of self-training" if (selftrain := experiment.get("selftrain")) else ""
+    if pretraining := run.get("finetuning", run).get("pretraining"):
+        further += f", {_length(pretraining['config']['experiment']['pretrain']['optim'])} of pretraining"
+    if (precision := experiment.get("precision", "auto")) != "auto":
+        further += f", in {precision}"
+    network = f"{experiment['width']} filters, {_length(optim)} of {optim['batch']}{further}"
+    return f"{data['size']} px of {spacing}, {network}"
+
+
+def _length(optim: Mapping[str, Any]) -> str:
+    return f"{optim['epochs']} epochs" if optim["epochs"] else f"{optim['steps']} steps"
+
+
 def _made_with(facts: Mapping[str, Any]) -> str:
     commit = f" (commit {facts['commit']})" if facts["commit"] else ""
     return f"kaf {facts['kaf']}{commit}, {facts['date']}, {facts['device']}, threads: {facts['threads']}"
@@ -144,7 +162,7 @@ def _check(rows: pd.DataFrame) -> None:
     needed = {"method", "m", "patient", "structure", "dice", "hd95_mm", "assd_mm", "missed", "absent"}
     if missing := needed - set(rows):
         raise ValueError(f"rows lack the columns {', '.join(sorted(missing))}")
-    for column in (c for c in ("dataset", "protocol") if c in rows):
+    for column in (c for c in ("dataset", "protocol", "scale") if c in rows):
         if rows[column].nunique() > 1:
             values = ", ".join(map(str, rows[column].unique()))
             raise ValueError(f"the rows mix several values of {column!r} ({values}); select one")

@@ -22,7 +22,7 @@ from kaf.evaluate import score_volume
 from kaf.finetune import labelled_volumes, predict_slices, z_score
 from kaf.keypoints import Keypoints
 from kaf.monitors import background_share
-from kaf.pretrain import encoder_entropy
+from kaf.pretrain import slice_entropies
 
 #: Levels of every corruption, the mildest first; what they mean is said at :func:`corrupt`.
 LEVELS = {
@@ -59,6 +59,19 @@ def corrupt(images: np.ndarray, kind: str, level: float, seed: int = 0) -> np.nd
     else:
         values = values * np.exp(level * bias_field(images.shape[1:], rng))
     return np.rint(values).clip(0, 255).astype(np.uint8)
+
+
+def hardest(rows: pd.DataFrame, kind: str) -> float:
+    """The hardest level of a corruption that recorded ``rows`` hold, in whatever order they stand.
+
+    Harder is more, but for contrast less, as in :data:`LEVELS`. Raises ``ValueError`` for rows without this corruption.
+    """
+    check_choice("corruption", kind, LEVELS)
+    levels = rows.loc[rows["corruption"] == kind, "level"]
+    if levels.empty:
+        held = ", ".join(map(repr, rows["corruption"].unique())) or "none"
+        raise ValueError(f"the rows hold no corruption {kind!r}; they hold {held}")
+    return float(levels.max() if LEVELS[kind][-1] > LEVELS[kind][0] else levels.min())
 
 
 def bias_field(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
@@ -116,9 +129,11 @@ def evaluate_corrupted(network: nn.Module, store: Store, patients: Sequence[str]
 
     One row per patient, frame, corruption and level (``""`` and 0 for the image as it is): ``dice`` (mean over
     structures), ``points`` per slice, ``repeatability``, ``on_background``, ``entropy`` of the attention (NaN without).
+    Raises ``ValueError`` where a patient has no labels or a file of the store is damaged.
     """
-    tables = []
-    for volume in labelled_volumes(store, patients):
+    tables, volumes = [], labelled_volumes(store, patients)
+    store.verify(volumes)
+    for volume in volumes:
         size, points = experiment.data.size, experiment.data.points
         clean = list(corrupted_slices(store, volume, size, points))
         for kind, level in [("", 0.0), *((kind, level) for kind, values in levels.items() for level in values)]:
@@ -144,7 +159,10 @@ def _dice(network: nn.Module, store: Store, volume: int, slices: list[SliceSampl
 
 def keypoint_facts(network: nn.Module, store: Store, volume: int, clean: list[SliceSample], slices: list[SliceSample],
                    device: str | torch.device = "cpu") -> dict[str, float]:
-    """Number, repeatability, share on background and attention entropy of the keypoints of ``slices``; means."""
+    """Number, repeatability, share on background and attention entropy of the keypoints of ``slices``.
+
+    Means over slices; of the share on background over keypoints.
+    """
     before, after = collate(clean), collate(slices)
     image = z_score(after)
     pixels = FOUND_AGAIN_MM / store.volumes[volume].spacing_mm[1]
@@ -160,5 +178,5 @@ def _entropy(network: nn.Module, image: Tensor, keypoints: Keypoints, device: st
         return float("nan")
     found = []
     for part in (slice(i, i + BATCH) for i in range(0, len(image), BATCH)):
-        found.append(encoder_entropy(network.encoder, image[part].to(device), keypoints.select(part).to(device)))
-    return torch.tensor(found).nanmean().item()
+        found.append(slice_entropies(network.encoder, image[part].to(device), keypoints.select(part).to(device)))
+    return torch.cat(found).nanmean().item()

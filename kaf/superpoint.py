@@ -43,19 +43,23 @@ class SuperPoint:
         return from_arrays(xy[kept].numpy(), np.full(len(kept), CELL), score, descriptor.numpy())
 
 
-@lru_cache(maxsize=1)
 def load_superpoint(folder: str | None = None) -> SuperPoint:
-    """The detector with the weights in ``folder``, by default ``$KAF_SUPERPOINT``.
+    """The detector with the weights in ``folder``, by default ``$KAF_SUPERPOINT``; read once.
 
     Raises ``ImportError`` without ``transformers`` and ``FileNotFoundError`` without weights.
     """
+    folder = folder or os.environ.get(VARIABLE, "")  # outside what is kept: the variable may change
+    return _read_once(str(Path(folder).expanduser().resolve()) if folder else "")
+
+
+@lru_cache(maxsize=1)
+def _read_once(folder: str) -> SuperPoint:
     try:
         from transformers import SuperPointForKeypointDetection
     except ImportError as error:
         raise ImportError("SuperPoint needs transformers: pip install 'kaf[superpoint]'") from error
-    folder = folder or os.environ.get(VARIABLE, "")
-    if not (folder and (Path(folder).expanduser() / "config.json").is_file()):
+    if not (folder and (Path(folder) / "config.json").is_file()):
         raise FileNotFoundError(f"there is no SuperPoint model in {folder!r}; fetch magic-leap-community/superpoint "
                                 f"from the Hugging Face hub into a folder and set {VARIABLE} to it")
-    model = SuperPointForKeypointDetection.from_pretrained(Path(folder).expanduser(), local_files_only=True)
+    model = SuperPointForKeypointDetection.from_pretrained(folder, local_files_only=True)
     return SuperPoint(model)

@@ -8,6 +8,7 @@ import pandas as pd
 from scipy import stats
 
 from kaf.evaluate import compare, holm
+from kaf.robustness import hardest
 
 ALPHA = 0.05
 SHARED = ["dataset", "protocol", "scale", "m"]  # one comparison lies within one value of each
@@ -96,9 +97,9 @@ def lost_dice(rows: pd.DataFrame, label: str, reference: str) -> list[Comparison
     clean = rows[rows["corruption"] == ""].set_index(run)["dice"]
     rows = rows.assign(dice=rows["dice"] - clean.reindex(pd.MultiIndex.from_frame(rows[run])).to_numpy())
     for kind, some in rows[rows["corruption"] != ""].groupby("corruption", sort=False):
-        hardest = list(dict.fromkeys(some["level"]))[-1]  # levels are recorded from mild to hard
-        lines = comparisons(some[some["level"] == hardest].drop(columns="label"), [label], reference)
-        found += [replace(line, where=f"{line.where}, {kind} {hardest:g}") for line in lines]
+        level = hardest(some, kind)
+        lines = comparisons(some[some["level"] == level].drop(columns="label"), [label], reference)
+        found += [replace(line, where=f"{line.where}, {kind} {level:g}") for line in lines]
     return found
 
 

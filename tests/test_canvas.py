@@ -9,6 +9,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from kaf import figures
+from kaf.canvas import MARKERS, ON_WHITE, looks
 from kaf.keypoints import collate, from_arrays, pad
 
 SIDE = 48
@@ -79,3 +80,47 @@ def test_wrong_shapes_are_named(image, points):
         figures.keypoints_figure(image[None], points)
     with pytest.raises(ValueError, match=r"got \(1, 4\); select one"):
         figures.keypoints_figure(image, collate([points]))
+
+
+def test_49_names_have_49_looks_and_the_first_ones_differ_in_colour_and_marker():
+    found = list(looks(map(str, range(49))).values())
+    assert len(set(found)) == 49 and found[:7] == list(zip(ON_WHITE, MARKERS, strict=True))
+    for n in range(0, 49, 7):
+        assert all(len(set(part)) == 7 for part in zip(*found[n : n + 7], strict=True))
+
+
+def look(line):
+    return to_hex(line.get_color()), line.get_marker()
+
+
+def shown(axes_or_legend):
+    """The looks of what is named in a panel or a legend."""
+    return {line.get_label(): look(line) for line in axes_or_legend.get_lines() if line.get_marker() != "None"}
+
+
+NAMES = [f"name {n}" for n in range(13)]
+LOOKS = {name: (colour.lower(), marker) for name, (colour, marker) in looks(NAMES).items()}
+
+
+def test_many_histories_are_told_apart_in_panels_and_legend():
+    log = pd.DataFrame({"step": [0, 10], "loss": [2.0, 1.0]})
+    figure = figures.history_figure(dict.fromkeys(NAMES, log))
+    figure.savefig(io.BytesIO())
+    assert shown(figure.axes[0]) == shown(figure.legends[0]) == LOOKS
+    assert not figures.history_figure(log).axes[0].lines[0].get_marker()  # nothing to tell it from
+
+
+def test_many_methods_are_told_apart_in_panels_and_legend():
+    rows = pd.DataFrame([{"method": name, "structure": "RV", "patient": patient, "dice": 0.5}
+                         for name in NAMES for patient in "abcd"])
+    figure = figures.dice_figure(rows)
+    assert shown(figure.legends[0]) == LOOKS
+    clouds = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 4]
+    assert [look(line) for line in sorted(clouds, key=lambda line: line.get_xdata()[0])] == [*LOOKS.values()]
+
+
+def test_growth_draws_every_network_and_alike_in_both_panels():
+    rows = pd.DataFrame([{"network": name, "unit": unit, "value": 1.0, "size": size} for unit in ("s", "MiB")
+                         for name in NAMES[unit == "MiB" :] for size in (64, 128)])
+    time, memory = map(shown, figures.growth_figure(rows, "size").axes)
+    assert time == LOOKS and memory == {name: time[name] for name in NAMES[1:]}

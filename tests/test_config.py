@@ -121,6 +121,22 @@ def test_what_came_later_leaves_the_fingerprints_of_smoke_runs_as_they_were():
     assert not any(resolve(scale).kaf.zero_start for scale in ("smoke", "laptop", "full"))
 
 
+@pytest.mark.parametrize("name, whole, number", [
+    ("data__spacing_mm", 2, 2.0), ("pretrain__weights", (1, 1, 0.1), (1.0, 1.0, 0.1)),
+    ("finetune__optim__clip", 1, 1.0), ("finetune__optim__final", 0, 0.0), ("selftrain__weight", 1, 1.0),
+    ("pretrain__augment__scale", (1, 2), (1.0, 2.0)),
+])
+def test_whole_numbers_for_numbers_are_the_same_configuration(name, whole, number):
+    mine, theirs = (resolve("smoke", selftrain__decay=0.5, **{name: value}) for value in (whole, number))
+    assert mine == theirs and describe(mine) == describe(theirs) and digest(mine) == digest(theirs)
+
+
+def test_whole_numbers_stay_whole_where_they_must_be():
+    e = resolve("smoke", pretrain__neighbour=(0, 2), kaf__levels=(0, 1), data__spacing_mm=None)
+    assert json.dumps(plain(e)["pretrain"]["neighbour"]) == "[0.0, 2]" and e.data.spacing_mm is None
+    assert json.dumps(plain(e)["kaf"]["levels"]) == "[0, 1]" and isinstance(e.finetune.optim.steps, int)
+
+
 def test_numbers_of_numpy_are_those_of_python():
     mine, plain_ = (resolve("smoke", seed=kind(1), pretrain__frames=(), finetune__augment__scale=(kind(1), 1.5))
                     for kind in (np.int64, int))

@@ -219,6 +219,8 @@ def test_unequal_comparisons_are_refused():
         compare(rows, ["PCL"], "UNet")
     with pytest.raises(ValueError, match="'m'"):
         compare(pd.concat([rows.assign(m=2), rows.assign(m=8)]), ["KAF"], "UNet")
+    with pytest.raises(ValueError, match=r"several values of 'scale': \['laptop', 'smoke'\]; select one"):
+        compare(pd.concat([rows.assign(scale="smoke"), rows.assign(scale="laptop")]), ["KAF"], "UNet")
     with pytest.raises(ValueError, match="'KAF' mix several values of 'pretraining'"):
         both = rows.query("method == 'KAF'")
         compare(pd.concat([rows.assign(pretraining="none"), both.assign(pretraining="pcl")]), ["KAF"], "UNet")

@@ -90,16 +90,6 @@ def test_attention_leads_from_the_query_to_every_keypoint(image, points):
     assert dots.get_clim() == pytest.approx((0, 40))
 
 
-def test_attention_of_several_levels_shares_its_colours(image, points):
-    rows = {0: points.valid / 5, 3: torch.tensor([0.6, 0.1, 0.1, 0.1, 0.1, 0, 0, 0])}
-    figure = figures.attention_levels_figure(image, points, rows, 0)
-    slices = [ax for ax in figure.axes if ax.images]
-    assert [ax.get_xlabel() for ax in slices] == ["level 0, stride 1", "level 3, stride 8"]
-    for ax in slices:
-        (dots,) = (c for c in ax.collections if type(c) is PathCollection)
-        assert dots.get_clim() == pytest.approx((0, 60))
-
-
 @pytest.mark.parametrize(("weights", "query", "message"), [
     (np.full(7, 0.1), 0, "8 shares"), (np.full(8, -0.1), 0, "8 shares"), (np.full(8, 12.0), 0, "8 shares"),
     (np.full(8, 0.1), 5, "5 of 8 are valid"), (np.full(8, 0.1), -1, "no valid query"),
@@ -192,6 +182,15 @@ def test_histories_by_name_share_their_panels():
     assert labels(figure.legends[0]) == ["KAF", "UNet"]
 
 
+def test_every_quantity_of_a_log_has_a_panel():
+    logged = ["rotation", "right", "restoration", "supervised", "teacher", "sure"]
+    figure = figures.history_figure(pd.DataFrame({"step": [0, 10], **dict.fromkeys(logged, 0.5)}))
+    named = [ax.get_ylabel() for ax in figure.axes]
+    assert len(set(named)) == 6 and not set(named) & set(logged)
+    assert [label for label, ax in zip(named, figure.axes, strict=True) if ax.get_ylim() == (0, 1.05)] == [
+        "rotations told right\n(share)", "pixels with a sure\nteacher (share)"]
+
+
 @pytest.mark.parametrize("table", [pd.DataFrame({"step": [0], "loss": [np.nan]}), pd.DataFrame({"loss": [1.0]})])
 def test_a_history_without_content_is_refused(table):
     with pytest.raises(ValueError, match="column step"):
@@ -229,6 +228,15 @@ def test_dice_leaves_out_what_cannot_be_scored(rows):
     rows.loc[rows["structure"] == "RV", "dice"] = np.nan
     clouds = [line for line in figures.dice_figure(rows).axes[0].lines if line.get_marker() in "os"]
     assert len(clouds) == 4
+
+
+def test_a_patient_has_one_place_in_all_groups(rows):
+    rows.loc[(rows["structure"] == "RV") & (rows["patient"] == "patient001"), "dice"] = np.nan
+    clouds = {round(line.get_xdata().mean()): line for line in figures.dice_figure(rows).axes[0].lines
+              if line.get_marker() == "o"}
+    rv, myo = (clouds[j].get_xdata() - j for j in (0, 1))
+    np.testing.assert_allclose(rv, np.delete(myo, 1))
+    assert myo[1] - myo[0] > 0.05
 
 
 def test_dice_names_missing_columns(rows):

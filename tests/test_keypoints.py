@@ -93,6 +93,14 @@ def test_controls():
     assert inside(first.xy, *image.shape).all() and inside(grid.xy, *image.shape).all()
 
 
+def test_the_random_detector_by_name_has_a_pattern_for_each_image():
+    find, image = get_detector("random"), textured()
+    assert torch.equal(find(image).xy, find(np.asfortranarray(image)).xy) and inside(find(image).xy, *image.shape).all()
+    assert not torch.equal(find(image).xy, find(textured(seed=1)).xy)
+    with pytest.raises(TypeError, match="8-bit image"):
+        find(np.zeros((4, 4), np.float32))
+
+
 def test_pixels_are_read_where_points_lie_and_at_the_border_beyond():
     maps = torch.arange(2 * 3 * 4).view(2, 3, 4)
     xy = torch.tensor([[1.4, 0.0], [1.5, 2.49], [-9.0, 1.0], [3.0, 9.0]])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kaf.keypoints import Keypoints
-from kaf.monitors import FLAT, alarm_limit, attention_entropy, background_share, feature_spread
+from kaf.monitors import FLAT, alarm_limit, attention_entropy, background_share, feature_spread, image_entropies
 
 
 def points_at(*places, k=4):
@@ -46,6 +46,14 @@ def test_attention_entropy_leaves_padding_out():
     weights[1, 0, :, 0] = 1.0
     assert attention_entropy(weights, valid) == pytest.approx(1)
     assert math.isnan(attention_entropy(weights[1:], valid[1:]))
+    assert image_entropies(weights, valid).tolist() == pytest.approx([1, math.nan, math.nan], nan_ok=True)
+
+
+def test_the_entropy_of_all_counts_keypoints_and_that_of_each_image_counts_images():
+    valid = torch.tensor([[True] * 4, [True, True, False, False]])
+    weights = torch.stack([torch.full((1, 4, 4), 0.25), torch.eye(4)[None]])
+    assert attention_entropy(weights, valid) == pytest.approx(4 / 6)
+    assert image_entropies(weights, valid).tolist() == pytest.approx([1, 0])
 
 
 def test_background_share_counts_points_on_black():

@@ -42,6 +42,15 @@ def test_what_was_written_is_read(tmp_path):
     assert read.runs == {"finetune-unet-a": {**FACTS, "note": "why"}}
 
 
+def test_names_that_look_like_numbers_stay_as_they_are(tmp_path):
+    names = ["dataset", "protocol", "method", "pretraining", "scale", "device", "run", "group"]
+    table = rows().assign(patient=["001", "1e5", "7", "1.0"], structure="1", **dict.fromkeys(names, "001"))
+    write_record(Record(table, {"001": FACTS}), "a", tmp_path)
+    read = read_record("a", tmp_path).rows
+    assert read["patient"].tolist() == ["001", "1e5", "7", "1.0"] and (read["structure"] == "1").all()
+    assert (read[names] == "001").all(axis=None) and read["m"].tolist() == [2] * 4
+
+
 def test_recording_again_replaces_a_run_and_keeps_the_others(tmp_path):
     write_record(record(run="b", method="wide UNet"), "a", tmp_path)
     write_record(record(run="a", dice=0.1), "a", tmp_path)

@@ -150,6 +150,10 @@ def test_tables_name_what_is_wrong():
     for table in (results_table, lambda r: comparison_table(r, "UNet")):
         with pytest.raises(ValueError, match=r"several values of 'dataset' \(phantom, acdc\)"):
             table(mixed)
+    sizes = pd.concat([rows.assign(scale="smoke"), rows.assign(scale="laptop")])
+    for table in (results_table, lambda r: comparison_table(r, "UNet")):
+        with pytest.raises(ValueError, match=r"several values of 'scale' \(smoke, laptop\); select one"):
+            table(sizes)
     longer = pd.concat([rows.assign(setting=name) for name in ("", "as many steps")])
     with pytest.raises(ValueError, match=r"'KAF' mix several settings \('', 'as many steps'\); select one"):
         results_table(longer)

@@ -1,11 +1,17 @@
 import math
+import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from kaf.finetune import evaluate, make_network
+from kaf import robustness
+from kaf.data import pairs
+from kaf.data.store import Store
+from kaf.finetune import evaluate, make_network, z_score
 from kaf.keypoints import collate, from_arrays, pad
+from kaf.pretrain import encoder_entropy
 from kaf.robustness import (
     LEVELS,
     beyond_chance,
@@ -14,6 +20,7 @@ from kaf.robustness import (
     corrupt,
     corrupted_slices,
     evaluate_corrupted,
+    keypoint_facts,
     repeatability,
 )  # fmt: skip
 from tests.tiny import tiny_experiment
@@ -112,6 +119,45 @@ def test_the_image_as_it_is_scores_as_in_the_evaluation(store):
     assert (clean["repeatability"] == 1).all() and clean["entropy"].between(0, 1).all()
     worse = rows[rows["corruption"] == "noise"]
     assert (worse["repeatability"] < 1).all() and worse["on_background"].between(0, 1).all()
+
+
+def test_a_damaged_store_is_not_scored(store, tmp_path):
+    copy = Store.open(shutil.copytree(store.path, tmp_path / "copy"))
+    file = copy.path / "volumes" / copy.volumes[copy.select(patients=TEST[:1])[0]].id / "image.npy"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 255
+    file.write_bytes(data)
+    experiment = tiny_experiment()
+    network = make_network(experiment, copy, "unet")
+    with pytest.raises(ValueError, match="image.npy is damaged; delete its folder and run prepare again"):
+        evaluate_corrupted(network, copy, TEST[:1], experiment, {})
+
+
+def test_every_slice_counts_once_in_the_entropy_whatever_shares_its_batch(store, monkeypatch):
+    experiment = tiny_experiment()
+    torch.manual_seed(0)
+    network = make_network(experiment, store, "kaf_scratch").eval()
+    v = max(range(len(store.volumes)), key=lambda n: store.volumes[n].shape[0])
+    slices = list(corrupted_slices(store, v, 32, 12))
+    slices = [s._replace(keypoints=s.keypoints._replace(valid=s.keypoints.valid & (torch.arange(12) < k)))
+              for s, k in zip(slices, (12, 1, 3, 6, 9), strict=False)]
+    batch = pairs.collate(slices)
+    each = [encoder_entropy(network.encoder, z_score(batch)[[n]], batch.keypoints.select(slice(n, n + 1)))
+            for n in range(len(slices))]
+    assert math.isnan(each[1]) and len(slices) > 2  # a single keypoint looks at itself
+    for size in (1, 2, len(slices)):
+        monkeypatch.setattr(robustness, "BATCH", size)
+        found = keypoint_facts(network, store, v, slices, slices)["entropy"]
+        assert found == pytest.approx(np.nanmean(each), abs=1e-5), f"in batches of {size}"
+
+
+@pytest.mark.parametrize("kind", LEVELS)
+def test_the_hardest_level_does_not_depend_on_the_order_of_the_rows(kind):
+    rows = pd.DataFrame([{"corruption": name, "level": level} for name in LEVELS for level in LEVELS[name]])
+    for order in range(3):
+        assert robustness.hardest(rows.sample(frac=1, random_state=order), kind) == LEVELS[kind][-1]
+    with pytest.raises(ValueError, match=f"the rows hold no corruption {kind!r}; they hold "):
+        robustness.hardest(rows[rows["corruption"] != kind], kind)
 
 
 def test_a_network_without_attention_has_no_entropy(store):

@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from kaf import study
@@ -49,6 +50,21 @@ def test_another_seed_is_another_training_for_the_same_patients(here):
     assert other.split == here.split and other.labelled(2) == here.labelled(2)
     first, second = (some.train("unet", 2).weights()["decoder.head.weight"] for some in (here, other))
     assert not np.array_equal(first, second)
+
+
+def test_patients_whose_names_look_like_numbers_are_scored_once(here, tmp_path, monkeypatch):
+    scored = []
+
+    def evaluate(network, store, patients, *_):
+        scored.append(patients)
+        facts = {"frame": "ED", "structure": "LV", "dice": 0.5, "group": "1"}
+        return pd.DataFrame([{**facts, "patient": name} for name in patients], columns=[*COLUMNS, "group"])
+
+    monkeypatch.setattr(study, "evaluate", evaluate)
+    other = replace(here, split=replace(here.split, test=("001", "1e5")), runs=tmp_path)
+    first, second = (other.few_shot("unet", 2)[1] for _ in range(2))
+    assert first["patient"].tolist() == ["001", "1e5"] and first["dice"].tolist() == [0.5, 0.5]
+    assert second.equals(first) and scored == [("001", "1e5")]
 
 
 def test_every_method_gets_the_same_labelled_patients_and_none_of_the_test_fold(here):

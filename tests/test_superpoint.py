@@ -45,14 +45,29 @@ def test_sides_need_not_be_multiples_of_the_cell(model):
 def test_weights_of_a_folder_are_found_by_the_variable(model, tmp_path, monkeypatch):
     model.save_pretrained(tmp_path)
     monkeypatch.setenv(VARIABLE, str(tmp_path))
-    load_superpoint.cache_clear()
     image = textured(80, 96)
     assert torch.equal(detect_superpoint(image).xy, SuperPoint(model)(image).xy)
-    load_superpoint.cache_clear()
+    assert load_superpoint() is load_superpoint(str(tmp_path))  # read once
+
+
+def test_another_folder_in_the_variable_is_noticed(model, tmp_path, monkeypatch):
+    model.save_pretrained(tmp_path / "one")
+    torch.manual_seed(1)
+    other = transformers.SuperPointForKeypointDetection(model.config).eval()
+    other.save_pretrained(tmp_path / "two")
+    image = textured(80, 96)
+    for name, weights in (("one", model), ("two", other), ("one", model)):
+        monkeypatch.setenv(VARIABLE, str(tmp_path / name))
+        assert torch.equal(detect_superpoint(image).xy, SuperPoint(weights)(image).xy), name
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(VARIABLE, "two")
+    assert load_superpoint() is load_superpoint(str(tmp_path / "two"))
+    monkeypatch.delenv(VARIABLE)
+    with pytest.raises(FileNotFoundError, match=f"no SuperPoint model in ''; .* set {VARIABLE}"):
+        load_superpoint()
 
 
 def test_missing_weights_are_told(monkeypatch, tmp_path):
     monkeypatch.setenv(VARIABLE, str(tmp_path))
-    load_superpoint.cache_clear()
     with pytest.raises(FileNotFoundError, match="fetch magic-leap-community/superpoint from"):
         detect_superpoint(np.zeros((40, 40), np.uint8))

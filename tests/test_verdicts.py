@@ -94,6 +94,17 @@ def test_what_a_corruption_costs_is_compared_at_its_hardest():
     assert found.where == "acdc, scale laptop, M = 2, blur 3"
 
 
+@pytest.mark.parametrize("kind, mild, hard", [("blur", 1.0, 3.0), ("contrast", 0.75, 0.1)])
+def test_the_hardest_level_is_found_in_any_order_of_the_rows(kind, mild, hard):
+    def state(method, lost, seed):
+        levels = ((kind, hard, -lost), ("", 0.0, 0.0), (kind, mild, 0.0))
+        return pd.concat([rows(method, shift=shift, seed=seed + n).assign(corruption=name, level=level)
+                          for n, (name, level, shift) in enumerate(levels)], ignore_index=True)
+
+    found, = lost_dice(pd.concat([state("UNet", 0.2, 1), state("KAF", 0.05, 7)]), "KAF", "UNet")
+    assert found.difference == pytest.approx(0.15, abs=0.01) and found.where.endswith(f", {kind} {hard:g}")
+
+
 def test_the_interval_over_trainings_takes_each_pair_once():
     shifts = (0.02, 0.03, 0.05)
     theirs = [rows("KAF", shift=shift, folds=(fold,), seed=fold) for fold, shift in enumerate(shifts)]

@@ -17,7 +17,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from kaf.choices import check_types
+from kaf.choices import settle_types
 from kaf.data.warp import SPLINE_POWER, Geometry, send, warp
 from kaf.keypoints import Keypoints
 
@@ -52,7 +52,7 @@ class AugmentConfig:
     blur: tuple[float, float] = (0.5, 1.0)  # standard deviation of a Gaussian blur, pixels
 
     def __post_init__(self) -> None:
-        check_types(self)
+        settle_types(self)
         if unknown := set(self.flip) - set(FLIPS):
             raise ValueError(f"unknown flips {sorted(unknown)}; choose from {FLIPS}")
         for name in ("scale", "gamma", "contrast", "blur"):

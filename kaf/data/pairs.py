@@ -123,9 +123,9 @@ class EpochSampler(Sampler[list[int]]):
     """Full batches from one random permutation of the items after another, without end.
 
     Every item comes once per permutation; a batch may cross from one permutation to the next, so
-    that a data set smaller than a batch still fills it. An epoch is ``steps`` batches, by default
-    as many as fit into the data set (at least 1). Iterating gives the batches of steps ``start`` to
-    ``stop``, or of each only the ``part`` that one of several processes computes; :func:`read_batches` reads them.
+    that a data set smaller than a batch still fills it. Iterating gives the batches of steps ``start`` to ``stop``,
+    or of each only the ``part`` that one of several processes computes; :func:`read_batches` reads them. Without
+    ``stop`` there are ``steps``, by default as many as fit into the data set (at least 1).
     """
 
     def __init__(self, length: int, batch_size: int, seed: int = 0, steps: int | None = None,
@@ -145,10 +145,6 @@ class EpochSampler(Sampler[list[int]]):
         """
         places = range(step * self.batch_size, (step + 1) * self.batch_size)
         return [self._at(place) for place in places]
-
-    def epoch(self, number: int) -> list[list[int]]:
-        """The batches of one epoch."""
-        return [self.batches(step) for step in range(number * self.steps, (number + 1) * self.steps)]
 
     def __len__(self) -> int:
         return max(0, self.stop - self.start)

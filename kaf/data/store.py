@@ -7,23 +7,24 @@ Write one with :func:`kaf.data.prepare.prepare`.
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from kaf.choices import settle_types
 from kaf.data.arrays import open_array
 from kaf.data.cases import get_layout
 from kaf.data.grid import crop, crop_keypoints, uncrop  # noqa: F401  part of this module's interface
 from kaf.files import file_digest, read_json
-from kaf.keypoints import Keypoints, get_detector, pad, top_k
+from kaf.keypoints import DETECTOR_VERSIONS, Keypoints, get_detector, pad, top_k
 
-VERSION = 3  # raise it whenever prepare, or a detector of kaf.keypoints, would give other content
+VERSION = 3  # raise it whenever prepare would give other content; for one detector its DETECTOR_VERSIONS is enough
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,11 @@ class StoreSettings:
 
     def __post_init__(self):
         get_layout(self.dataset)
-        object.__setattr__(self, "clip", tuple(float(c) for c in self.clip))
+        object.__setattr__(self, "clip", tuple(self.clip))
+        settle_types(self)
         if self.spacing_mm is not None and not self.spacing_mm > 0:
             raise ValueError(f"spacing_mm must be positive or None, got {self.spacing_mm}")
-        if not (len(self.clip) == 2 and 0 <= self.clip[0] < self.clip[1] <= 100):
+        if not 0 <= self.clip[0] < self.clip[1] <= 100:
             raise ValueError(f"clip must be two rising percentiles between 0 and 100, got {self.clip}")
         get_detector(self.detector)
 
@@ -51,9 +53,16 @@ class StoreSettings:
 
     @property
     def digest(self) -> str:
-        """Fingerprint of the settings and of the version of the file format."""
-        text = json.dumps({"version": VERSION, **asdict(self)}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """Fingerprint of the settings and of the versions of the file format and of the detector."""
+        return _fingerprint(asdict(self))
+
+
+def _fingerprint(settings: Mapping[str, Any]) -> str:
+    """:attr:`StoreSettings.digest` of settings as they stand in a manifest."""
+    content = {"version": VERSION, **settings}
+    if settings["detector"] in DETECTOR_VERSIONS:  # else left out: stores of other detectors stay what they were
+        content["detector_version"] = DETECTOR_VERSIONS[settings["detector"]]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -216,10 +225,14 @@ def read_manifest(path: Path, settings: StoreSettings | None = None) -> dict:
     found = manifest.get("version")
     if found != VERSION:
         raise ValueError(f"the store {path} has format version {found}, not {VERSION}; prepare it anew")
-    if settings is not None and manifest["digest"] != settings.digest:
-        theirs, ours = asdict(StoreSettings(**manifest["settings"])), asdict(settings)
+    made_with = StoreSettings(**manifest["settings"])
+    if settings is not None and settings != made_with:
+        theirs, ours = asdict(made_with), asdict(settings)
         differences = ", ".join(f"{n} {theirs[n]!r}, not {ours[n]!r}" for n in ours if ours[n] != theirs[n])
         raise ValueError(f"store {path} was made with other settings ({differences}); choose another folder")
+    if manifest["digest"] != _fingerprint(manifest["settings"]):  # old stores have 2 for 2.0 in both
+        raise ValueError(f"the store {path} was made with an earlier version of the detector {made_with.detector!r}; "
+                         "delete it and prepare it anew")
     return manifest
 
 

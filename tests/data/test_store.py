@@ -1,6 +1,8 @@
+import hashlib
 import json
 import pickle
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -10,9 +12,9 @@ from hypothesis import strategies as st
 
 from kaf.data.cases import find_cases, read_volume
 from kaf.data.prepare import prepare
-from kaf.data.store import Store, StoreSettings
+from kaf.data.store import VERSION, Store, StoreSettings
 from kaf.files import seal
-from kaf.keypoints import deduplicate, detect_sift
+from kaf.keypoints import DETECTORS, deduplicate, detect_sift
 
 
 @pytest.fixture
@@ -168,7 +170,9 @@ def test_a_remade_store_is_not_read_from_old_memory_maps(acdc_root, tmp_path):
     [
         ({"dataset": "mnist"}, "unknown data set"),
         ({"spacing_mm": 0}, "spacing_mm"),
+        ({"spacing_mm": "2"}, "spacing_mm"),
         ({"clip": (99, 1)}, "clip"),
+        ({"clip": (1, 50, 99)}, "clip"),
         ({"detector": "surf"}, "unknown detector"),
     ],
 )
@@ -188,3 +192,45 @@ def test_settings_follow_the_data_set_and_every_field_is_in_the_fingerprint():
     ]
     assert len({s.digest for s in (base, *others)}) == 5
     assert StoreSettings("acdc", 1.25, [1, 99]).digest == base.digest
+
+
+def test_whole_numbers_make_the_same_store(acdc_root, tmp_path):
+    whole, number = StoreSettings("acdc", 2, clip=(1, 99)), StoreSettings("acdc", 2.0)
+    assert whole == number and whole.digest == number.digest
+    made = prepare("acdc", acdc_root, tmp_path / "s", number, 1, False)
+    file = tmp_path / "s" / "manifest.json"
+    manifest = json.loads(file.read_text())
+    before = {**asdict(number), "spacing_mm": 2}  # as it was written when 2 was not 2.0
+    text = json.dumps({"version": VERSION, **before}, sort_keys=True)
+    file.write_text(json.dumps(seal({**manifest, "settings": before,
+                                     "digest": hashlib.sha256(text.encode()).hexdigest()})))
+    for asked in (whole, number):
+        assert Store.open(tmp_path / "s", asked).settings.digest == made.settings.digest
+
+
+def first_digest(settings):
+    """The fingerprint as it was before detectors had versions."""
+    text = json.dumps({"version": VERSION, **asdict(settings)}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_only_a_detector_that_changed_changes_the_fingerprint():
+    changed = {name for name in DETECTORS
+               if (asked := StoreSettings("acdc", 1.25, detector=name)).digest != first_digest(asked)}
+    assert changed == {"random"}
+    assert StoreSettings("acdc", 1.25).digest.startswith("f483955e8c7862cd"), "that of stores made long ago"
+
+
+def test_stores_of_an_earlier_detector_are_refused_and_made_anew(acdc_root, tmp_path):
+    settings = StoreSettings("acdc", 1.25, detector="random")
+    made = prepare("acdc", acdc_root, tmp_path / "s", settings, 1, False)
+    assert not torch.equal(made.keypoints(0, 0).xy, made.keypoints(0, 1).xy)  # no pattern common to all slices
+    file = tmp_path / "s" / "manifest.json"
+    before = json.loads(file.read_text()) | {"digest": first_digest(settings)}
+    file.write_text(json.dumps(seal(before)))
+    for again in (lambda: Store.open(tmp_path / "s"), lambda: Store.open(tmp_path / "s", settings),
+                  lambda: prepare("acdc", acdc_root, tmp_path / "s", settings, 1, False)):
+        with pytest.raises(ValueError, match="earlier version of the detector 'random'; delete it and prepare it anew"):
+            again()
+    shutil.rmtree(tmp_path / "s")
+    assert prepare("acdc", acdc_root, tmp_path / "s", settings, 1, False).volumes == made.volumes

@@ -41,6 +41,7 @@ class Server:
     def __init__(self):
         self.files, self.behaviours, self.requests = {}, ["whole"], []
         self.ranges, self.types, self.etag, self.sent = True, {}, '"one"', 0
+        self.states_length = True  # where a range begins behind the end of the file
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -68,7 +69,11 @@ class Server:
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
         same = handler.headers.get("If-Range", self.etag) == self.etag
         if asked and self.ranges and same and start >= len(body):
-            handler.send_error(416)
+            handler.send_response(416)
+            if self.states_length:
+                handler.send_header("Content-Range", f"bytes */{len(body)}")
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
             return
         start = start if self.ranges and same else 0
         handler.send_response(206 if start else 200)

@@ -71,7 +71,9 @@ def test_a_server_that_cannot_continue_begins_anew(fetch, item, server, tmp_path
     assert "begins anew" in capsys.readouterr().out
 
 
-def test_a_piece_that_is_too_long_is_dropped(fetch, item, server, tmp_path):
+@pytest.mark.parametrize("states_length", [True, False])
+def test_a_piece_that_is_too_long_is_dropped(fetch, item, server, tmp_path, states_length):
+    server.states_length = states_length
     (tmp_path / "a.bin.part").write_bytes(BODY + b"more")
     assert fetch.fetch(item, tmp_path).read_bytes() == BODY
     assert [span for _, span in server.requests] == ["bytes=400004-", None]
@@ -169,6 +171,37 @@ def test_a_stop_by_hand_keeps_the_piece(fetch, item, server, tmp_path, monkeypat
     with pytest.raises(SystemExit, match="Stopped.*it continues"):
         fetch.fetch(item, tmp_path)
     assert (tmp_path / "a.bin.part").stat().st_size == 200_000
+
+
+def test_a_whole_piece_is_taken_where_no_size_was_published(fetch, item, server, tmp_path):
+    (tmp_path / "a.bin.part").write_bytes(BODY)
+    assert fetch.fetch(item._replace(size=None), tmp_path).read_bytes() == BODY
+    assert server.sent == 0 and [span for _, span in server.requests] == ["bytes=400000-"]
+
+
+@pytest.mark.parametrize("size", [None, len(BODY)])
+def test_a_stop_during_the_check_keeps_all_that_arrived(fetch, item, server, tmp_path, monkeypatch, size):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    item = item._replace(size=size)
+    with monkeypatch.context() as patch:
+        patch.setattr(fetch.hashlib, "file_digest", stop)
+        with pytest.raises(SystemExit, match="Stopped.*it continues"):
+            fetch.fetch(item, tmp_path)
+    assert (tmp_path / "a.bin.part").read_bytes() == BODY
+    assert fetch.fetch(item, tmp_path).read_bytes() == BODY and names(tmp_path) == ["a.bin"]
+    assert server.sent == len(BODY), "no byte was sent twice"
+
+
+def test_a_whole_piece_of_an_older_file_is_not_taken_for_the_new_one(fetch, item, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "difference", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    item = item._replace(size=None, digest="")
+    with pytest.raises(SystemExit, match="Stopped"):
+        fetch.fetch(item, tmp_path)
+    monkeypatch.undo()
+    server.etag, server.files["a.bin"] = '"two"', BODY[::-1]
+    assert fetch.fetch(item, tmp_path).read_bytes() == BODY[::-1]
 
 
 def test_a_zip_without_a_published_sum_must_be_whole(fetch, server, tmp_path):
