@@ -15,6 +15,7 @@ from kaf.expected import read_paper
 from kaf.monitors import COLLAPSED, FLAT
 from kaf.records import Record
 from kaf.report import p_value, read_numbers
+from kaf.robustness import hardest
 from kaf.verdicts import labelled
 from workflow import plan
 
@@ -73,9 +74,8 @@ def keypoints_under(kinds: tuple[str, ...], column: str, words: str, digits: int
             return ""
         parts = []
         for kind in kinds:
-            some = rows[rows["corruption"] == kind]
-            level = list(dict.fromkeys(some["level"]))[-1]
-            mean = some.loc[some["level"] == level, column].mean()
+            level = hardest(rows, kind)
+            mean = rows.loc[(rows["corruption"] == kind) & (rows["level"] == level), column].mean()
             parts.append(f"{kind} {level:g}{UNITS.get(kind, '')}: "
                          + ("no keypoints" if pd.isna(mean) else f"{mean:.{digits}f}"))
         asis = rows.loc[rows["corruption"] == "", column].mean()

@@ -42,7 +42,7 @@ def verdict_of(entry: Entry, found: list[Comparison]) -> str:
     said = overall(found)
     if said == "open":
         return OPEN
-    fair = [c for c in found if c.reference.endswith(FAIR)]
+    fair = [c for c in found if c.reference.endswith(FAIR) and not c.related]  # who goes on from it trains longer
     if fair and len(fair) < len(found):
         other = overall([c for c in found if c not in fair])
         return f"{other.capitalize()}; beside as many steps in all: {overall(fair)}."

@@ -144,6 +144,7 @@ def test_one_verdict_in_words():
     assert claims.verdict_of(replace(entry, claim=""), [line, nothing]) == "Worse in some."
     fair = replace(nothing, reference="b: as many steps")
     assert claims.verdict_of(entry, [line, fair]) == "Worse; beside as many steps in all: no difference shown."
+    assert claims.verdict_of(entry, [line, replace(fair, related=True)]).startswith("Supported in some")
     assert claims.verdict_of(entry, [replace(line, reference="b: as many steps")]) == "Supported."
 
 
