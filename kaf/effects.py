@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from kaf.canvas import DPI, MARKERS, ON_WHITE, WIDTH, styled
+from kaf.canvas import DPI, WIDTH, looks, styled
 from kaf.noise import Noise, noise_floor
 from kaf.verdicts import Comparison
 
-LOOKS = dict(zip(("better", "worse", "no difference shown"), zip(ON_WHITE, MARKERS, strict=True), strict=False))
+LOOKS = looks(("better", "worse", "no difference shown"))
 LINE, MARGIN = 0.27, 0.75  # inches of a line, and of what each panel has besides
 
 
