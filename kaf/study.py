@@ -15,7 +15,16 @@ from kaf.config import Experiment, used_by, workspace
 from kaf.data.cases import find_cases
 from kaf.data.phantom import write_phantom
 from kaf.data.prepare import prepare
-from kaf.data.splits import Split, inner_split, kfold, labelled_draw, paper_draw, paper_folds, without_twins
+from kaf.data.splits import (
+    Split,
+    external_test,
+    inner_split,
+    kfold,
+    labelled_draw,
+    paper_draw,
+    paper_folds,
+    without_twins,
+)
 from kaf.data.store import Store, StoreSettings
 from kaf.evaluate import COLUMNS
 from kaf.files import make_writable, write_csv
@@ -28,11 +37,13 @@ from kaf.selftrain import selftrain
 
 PHANTOM_PATIENTS = {"smoke": 20, "laptop": 80, "full": 80}
 #: Who trains and who tests, as the rows of results say it. The paper's scores are those of pooled voxels
-#: (:func:`kaf.evaluate.pooled_dice`); ``inner`` sets training patients aside, to choose settings on.
+#: (:func:`kaf.evaluate.pooled_dice`); ``inner`` sets training patients aside, to choose settings on; ``external``
+#: trains on a whole data set and tests on patients who came in a folder of their own.
 PROTOCOLS = {
     "patient": "patient, no test patient in pretraining",
     "inner": "inner validation, no test patient at all",
     "paper": "the paper's folds and draw, test patients in pretraining",
+    "external": "a test set of its own, no test patient in pretraining",
 }
 LABELLED = {"smoke": (2,), "laptop": (2, 8), "full": (2, 6, 10, 20)}  # numbers M of labelled patients
 
@@ -51,6 +62,7 @@ class Study:
     num_nodes: int = 1
     protocol: str = "patient"  # a name in PROTOCOLS
     workers: int = 0  # processes that read ahead; 0: the one that trains reads
+    test_store: Store | None = None  # of those who test, where they came in a folder of their own
 
     def pretrain(self, network: str = "kaf_unet", kind: str = "kaf") -> Run:
         """Pretrain ``network`` on the training patients, without labels; only the paper's protocol adds the test fold.
@@ -111,7 +123,8 @@ class Study:
         chosen, experiment = get_method(method), self.experiment
         network = load_network(run, experiment, self.store, method)
         device = make_fabric(self.device).device
-        rows = evaluate(network, self.store, self.split.test, experiment, device)
+        store = self.store if self.test_store is None else self.test_store
+        rows = evaluate(network, store, self.split.test, experiment, device)
         facts = {"dataset": experiment.data.dataset, "protocol": PROTOCOLS[self.protocol],
                  "method": chosen.name, "pretraining": chosen.pretraining, "m": m, "draw": draw, "fold": self.fold,
                  "scale": experiment.scale, "seed": experiment.seed, "device": device.type, "run": run.folder.name}
@@ -131,32 +144,45 @@ def configurations(experiment: Experiment, method: str) -> list[dict[str, Any]]:
 
 def open_study(experiment: Experiment, data_root: str | Path = "", output: str | Path = "", fold: int = 0,
                folds: int = 5, device: str = "auto", devices: int = 1, num_nodes: int = 1,
-               protocol: str = "patient", workers: int = 0) -> Study:
+               protocol: str = "patient", workers: int = 0, test_root: str | Path = "") -> Study:
     """Prepare the data set, or open its store, and choose a fold.
 
     ``data_root`` is the folder of ACDC or CHD as downloaded; the phantoms are made and need none.
     ``output`` takes the phantom, the store and the runs: by default ``runs/`` and ``stores/`` in the
-    checkout. ``protocol`` is a name in :data:`PROTOCOLS`;
-    ``workers`` processes read ahead of a training. Raises ``ValueError`` for a fold out of range, an unknown
-    protocol or a missing ``data_root``.
+    checkout. ``protocol`` is a name in :data:`PROTOCOLS`; for ``external``, ``test_root`` is the folder of those who
+    test, as the 50 test patients of ACDC have one. ``workers`` processes read ahead of a training. Raises
+    ``ValueError`` for a fold out of range, an unknown protocol, a missing ``data_root`` or ``test_root``, or where a
+    patient is in both folders.
     """
     home = Path(output).expanduser() if output else workspace()
     dataset = experiment.data.dataset
-    if not 0 <= fold < folds:
-        raise ValueError(f"fold is 0 to {folds - 1}, got {fold}")
     check_choice("protocol", protocol, PROTOCOLS)
+    external = protocol == "external"
+    if external != bool(test_root):
+        raise ValueError(f"protocol external and test_root, the folder of those who test, come together; got protocol "
+                         f"{protocol!r} and test_root {str(test_root)!r}")
+    folds = 1 if external else folds
+    if not 0 <= fold < folds:
+        raise ValueError(f"fold is {'0' if folds == 1 else f'0 to {folds - 1}'}, got {fold}")
     phantom = dataset.startswith("phantom")
     if not (phantom or data_root):
         raise ValueError(f"dataset {dataset!r} needs data_root, the folder you downloaded it to")
     make_writable(home)
     root = _phantom(home, experiment) if phantom else Path(data_root).expanduser()
-    kfold({case.patient: case.group for case in find_cases(dataset, root)}, folds)  # enough patients, before the work
+    if not external:  # enough patients, before the work
+        kfold({case.patient: case.group for case in find_cases(dataset, root)}, folds)
     settings = StoreSettings(dataset, experiment.data.spacing_mm, detector=experiment.data.detector)
-    store = prepare(dataset, root, home / "stores" / f"{dataset}-{store_name(experiment)}", settings)
-    split = split_by(protocol, store.patients, folds)[fold]
-    if protocol != "paper":  # which trains on the images of test patients anyway
-        split = without_twins(split, store)
-    return Study(experiment, store, split, fold, home / "runs", device, devices, num_nodes, protocol, workers)
+    name = f"{dataset}-{store_name(experiment)}"
+    store, test_store = prepare(dataset, root, home / "stores" / name, settings), None
+    if external:
+        test_store = prepare(dataset, Path(test_root).expanduser(), home / "stores" / f"{name}-test", settings)
+        split = external_test(store, test_store)
+    else:
+        split = split_by(protocol, store.patients, folds)[fold]
+        if protocol != "paper":  # which trains on the images of test patients anyway
+            split = without_twins(split, store)
+    return Study(experiment, store, split, fold, home / "runs", device, devices, num_nodes, protocol, workers,
+                 test_store)
 
 
 def split_by(protocol: str, groups: Mapping[str, str], folds: int) -> list[Split]:

@@ -27,7 +27,8 @@ def main(arguments: list[str] | None = None) -> None:
         fabric = make_fabric(a.device, a.devices, a.num_nodes)
         with fabric.rank_zero_first():  # the first process prepares the data, the others find them
             study = open_study(experiment, a.data_root, a.output, a.fold, device=a.device, devices=a.devices,
-                               num_nodes=a.num_nodes, protocol=a.protocol, workers=a.workers)
+                               num_nodes=a.num_nodes, protocol=a.protocol, workers=a.workers,
+                               test_root=a.test_root)
         result = train(study, a)
     except (OSError, ValueError, FloatingPointError) as error:
         parser.error(str(error))
@@ -42,7 +43,7 @@ def train(study: Study, a: argparse.Namespace) -> str:
     if a.what == "pretrain":
         return str(study.pretrain(a.network, a.kind).folder)
     run, rows = study.few_shot(a.method, a.labelled, a.draw)
-    return f"{run.folder}\nmean Dice of the test fold {rows['dice'].mean():.3f}"
+    return f"{run.folder}\nmean Dice of {rows['patient'].nunique()} test patients {rows['dice'].mean():.3f}"
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -57,6 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
     shared.add_argument("--seed", type=int, default=0)
     shared.add_argument("--fold", type=int, default=0)
     shared.add_argument("--protocol", choices=PROTOCOLS, default="patient", help="who trains and who tests")
+    shared.add_argument("--test-root", default="", help="folder of those who test, for the protocol external")
     shared.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
                         help="change the configuration, for instance pretrain__optim__batch=64; may be repeated")
     shared.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")

@@ -172,8 +172,54 @@ def test_the_papers_protocol_pretrains_on_the_test_fold_and_says_so(tmp_path, mo
         here.labelled(2, 1)
 
 
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Two folders of other patients, 4 and 2."""
+    home = tmp_path_factory.mktemp("two")
+    write_phantom(home / "training", 4, size=48, slices=(3, 4), progress=False)
+    write_phantom(home / "all", 6, size=48, slices=(3, 4), progress=False)
+    for name in ("patient005", "patient006"):
+        (home / "testing").mkdir(exist_ok=True)
+        (home / "all" / name).rename(home / "testing" / name)
+    return home
+
+
+def external(folders, test="testing"):
+    return study.open_study(tiny("acdc"), folders / "training", folders / f"home-{test}", device="cpu",
+                            protocol="external", test_root=folders / test)
+
+
+def test_an_external_test_set_is_scored_by_networks_that_saw_none_of_it(folders):
+    here = external(folders)
+    assert here.split.train == ("patient001", "patient002", "patient003", "patient004")
+    run, rows = here.few_shot("kaf_pretrained", 2)
+    assert set(here.pretrain().config["patients"]) == set(here.split.train) > set(here.labelled(2))
+    expected = {(v.patient, v.frame, name) for v in here.test_store.volumes if v.labelled
+                for name in here.store.structures.values()}
+    assert set(rows[["patient", "frame", "structure"]].itertuples(index=False, name=None)) == expected
+    assert set(rows["patient"]) == {"patient005", "patient006"}
+    assert rows["protocol"].unique() == ["a test set of its own, no test patient in pretraining"]
+    assert len(of_run(run.folder).rows) == len(rows)
+
+
+@pytest.mark.parametrize("given, words", [
+    ({"test_root": ""}, "come together; got protocol 'external' and test_root ''"),
+    ({"protocol": "patient"}, "come together; got protocol 'patient'"),
+    ({"fold": 1}, "fold is 0, got 1")])
+def test_an_external_test_set_has_its_folder_its_protocol_and_one_fold(folders, given, words):
+    arguments = {"protocol": "external", "test_root": folders / "testing", **given}
+    with pytest.raises(ValueError, match=words):
+        study.open_study(tiny("acdc"), folders / "training", folders / "new", **arguments)
+    assert not (folders / "new").exists()
+
+
+def test_a_patient_in_both_folders_is_found(folders):
+    with pytest.raises(ValueError, match="patients on both sides of the split: patient001"):
+        external(folders, "training")
+
+
 def test_an_unknown_protocol_is_refused_before_any_work(tmp_path):
-    with pytest.raises(ValueError, match="unknown protocol 'nested'; choose one of patient, inner, paper"):
+    with pytest.raises(ValueError, match="unknown protocol 'nested'; choose one of patient, inner, paper, external"):
         study.open_study(tiny(), output=tmp_path / "new", protocol="nested")
     assert not (tmp_path / "new").exists()
 

@@ -119,6 +119,8 @@ def _expand_block(block: Mapping[str, Any]) -> Iterable[Job]:
                          f"{', '.join(AXES)}, settings, changes")
     common = {name: block[name] for name in single & set(block)}
     check_choice("protocol", common.get("protocol", "patient"), PROTOCOLS)
+    if common.get("protocol") == "external":
+        raise ValueError("a grid has one folder for each data set, so no protocol external; python -m kaf.train has it")
     axes = {name: block.get(axis, [0]) for axis, name in AXES.items()}
     for setting, changes in block.get("settings", {"": {}}).items():
         changes = as_tuples({**block.get("changes", {}), **(changes or {})})

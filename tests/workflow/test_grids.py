@@ -63,6 +63,7 @@ def test_the_key_follows_the_configuration_and_not_the_name_of_the_setting():
 @pytest.mark.parametrize("changes, message", [
     ({"method": ["unet"]}, "a block has no method; it has"),
     ({"protocol": "nested"}, "unknown protocol 'nested'"),
+    ({"protocol": "external"}, "one folder for each data set"),
     ({"methods": ["vnet"]}, "unknown method 'vnet'"),
     ({"changes": {"kaf__levls": [0]}}, "has no field 'levls'; did you mean 'levels'"),
     ({"methods": ["kaf_scratch"], "settings": {"": {}, "all": {"kaf__levels": [0, 1, 2, 3]}}},
