@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, for book/ and workflow/
 
 from book.dress import BOOK, CHAPTERS
-from book.entries import PARTS, Entry, evidence
+from book.entries import LONGER, PARTS, PRETRAINED, SCRATCH, TAUGHT, UNET, WIDE, Entry, evidence
 from book.findings import luck, luck_of, measure, sizes_of, still_open, verdict_of
 from kaf.files import replacing
 from kaf.noise import Noise, in_words, noise_floor
@@ -23,11 +23,37 @@ from kaf.verdicts import Comparison
 PAGE = BOOK / "appendix" / "claims.md"
 TWINS = frozenset({"patient074", "patient076"})  # of ACDC, who hold the same images
 PARTLY = "Partly open."
+#: What most readers come for: a question, and the comparison of an entry that answers it.
+MAIN = (
+    ("Do more filters help a UNet?", "C1", WIDE, UNET),
+    ("Do KAF layers help a UNet?", "M3", SCRATCH, UNET),
+    ("More than as many weights in filters do?", "M3", SCRATCH, WIDE),
+    ("Does pretraining help a network with KAF layers?", "M2", PRETRAINED, SCRATCH),
+    ("More than a UNet gains by as many steps on its labels?", "C1", PRETRAINED, LONGER),
+    ("Does the pretraining of PCL gain more than that?", "C1", "PCL", LONGER),
+    ("Does self-training help more than as many steps on the labels?", "D9", TAUGHT, f"{WIDE}: as many steps"),
+)
 
 
 def anchor(entry: Entry) -> str:
     """The name by which the overview links to an entry."""
     return f"entry-{entry.key.lower()}"
+
+
+def in_short(records: Path) -> list[str]:
+    """The main comparisons, a line for each place."""
+    lines = ["## In short", "", "| | | where | difference in Dice (95 % over patients) | entry |",
+             "|---|---|---|---|---|"]
+    entries = {entry.key: entry for entries in PARTS.values() for entry in entries}
+    for question, key, label, reference in MAIN:
+        pair = {label, reference}
+        found = [c if c.label == label else c.flipped for c in measure(entries[key], records)
+                 if {c.label, c.reference} == pair]
+        for c in found:
+            lines.append(f"| {question} | {label} against {reference} | {c.where} | {c.difference:+.3f} ({c.low:+.3f} "
+                         f"to {c.high:+.3f}): {in_words(c, luck(records))} | [{key}](#{anchor(entries[key])}) |")
+            question = ""
+    return [*lines, "", "How far the best of them goes, beside the paper: [D9](#entry-d9).", ""]
 
 
 def overview(records: Path) -> list[str]:
@@ -85,32 +111,48 @@ def section(entry: Entry, records: Path) -> list[str]:
 INTRODUCTION = """# Claims and evidence
 
 What the method is said to do, what was left open, and what was never checked, each with what the recorded runs of this
-book say about it. The page is written by `python book/claims.py` from `book/records/`; no verdict is typed.
+book say about it. The page is written by `python book/claims.py` from `book/records/`; no verdict is typed. [How it is
+found](#how-a-verdict-is-found) stands below the overview. All networks here are small and their images coarse, as two
+processor cores can train them; about larger ones the page says nothing yet.
+"""
+READING = """(how-a-verdict-is-found)=
+## How a verdict is found
+
+### Over patients
 
 Every comparison is paired over patients. *Better* and *worse* mean that the mean difference in Dice has a 95 %
 bootstrap interval without 0 and a Wilcoxon test below .05 after Holm's correction for all comparisons of the entry;
 anything else is *no difference shown*, which is not the same as no difference. A few patients cannot show any, and are
 left out of the correction. Chapters correct for the comparisons that they print together; where a p near .05 falls on
-the other side there, this page counts.
+the other side there, this page counts. Holm's correction is for one entry; over a page with so many of them, a few
+verdicts will be false.
+
+Of corrupted images the differences are in the Dice that is lost, and *better* is to lose less.
+
+### Over trainings
 
 The test takes a trained network as it is: it says what would happen with other patients, not with other trainings. How
 many trainings each side has, from other folds, draws or seeds, is said beside it; a difference between single trainings
-is a hint. Two numbers speak of trainings. The interval over trainings takes the mean of each pair of runs, of one fold
-for instance, as one value, and is wide with five of them; a difference *holds over trainings* where that interval
-leaves out 0. The {term}`noise floor` is what luck alone makes of the difference of so many trainings, at most, in 95 of
-100 cases; it is measured where the grid `seeds` has trained one of the methods for as many steps, on one fold with
-several seeds. A difference below it cannot be told from luck, whatever its verdict over patients. Where one side goes
-on from the trained network of the other, or only treats its predictions in another way, both share their luck, and the
-floor does not apply (*related*).
+is a hint. Two numbers speak of trainings.
 
-Of corrupted images the differences are in the Dice that is lost, and *better* is to lose less. Holm's correction is for
-one entry; over a page with so many of them, a few verdicts will be false.
+The interval over trainings takes the mean of each pair of runs, of one fold for instance, as one value, and is wide
+with five of them. A difference *holds over trainings* where that interval leaves out 0.
+
+The {term}`noise floor` is what luck alone makes of the difference of so many trainings, at most, in 95 of 100 cases; it
+is measured where the grid `seeds` has trained one of the methods for as many steps, on one fold with several seeds. A
+difference *below* it cannot be told from luck, whatever its verdict over patients. Where one side goes on from the
+trained network of the other, or only treats its predictions in another way, both share their luck, and the floor does
+not apply (*related*).
+
+### For which networks
 
 A verdict holds for the size of its runs, which stands with its records: the images, the filters of the first block and
 the steps of training. Small networks say nothing certain about large ones that train for days, and where training was
 brief a setting may only change how fast a network learns ([D10](#entry-d10)). Runs of another configuration than
 today's are no evidence, and an entry without runs is open. How to run a grid is said in `workflow/README.md`. What is
 recorded counts as done: to repeat it, add `records=NEW output=OTHER`, two folders of your own, to a command.
+
+### Of which patients
 """
 
 
@@ -131,7 +173,7 @@ def twins(records: Path) -> str:
              for pair in zip(measure(entry, records), measure(entry, records, TWINS), strict=True)]
     few, many = (max((abs(a.difference - b.difference) for a, b in pairs if (a.patients > 16) == more), default=0.0)
                  for more in (False, True))
-    changed = "; ".join(f"{a.label} against {a.reference} ({a.where}) is then {b.verdict}"
+    changed = "\n".join(f"- {a.label} against {a.reference} ({a.where}) is then: {b.verdict}"
                         for a, b in pairs if a.verdict != b.verdict)
     return f"""Two patients of ACDC, 074 and 076, hold the same images with other labels, as
 `python -m kaf.data.check acdc DIR` says, and lie in different folds. Where one is tested, no training takes the other
@@ -139,7 +181,9 @@ def twins(records: Path) -> str:
 or self-training saw the images of a test patient under the other name, and in {labelled_too} a training had labels for
 them. With both patients left out of all tests, no difference over more than sixteen patients moves by more than
 {many:.3f}, and none over sixteen or fewer by more than {few:.3f}. Of {len(pairs)} verdicts of single comparisons these
-change: {changed or "none"}.
+change:
+
+{changed or "- none"}
 """
 
 
@@ -155,9 +199,10 @@ leave the others out of `DIR`: {missing}.
 
 def page(records: str | Path = FOLDER) -> str:
     """The whole page."""
-    lines = [INTRODUCTION, at_hand(Path(records)), twins(Path(records)), *overview(Path(records))]
+    records = Path(records)
+    lines = [INTRODUCTION, *in_short(records), *overview(records), READING, at_hand(records), twins(records)]
     for part, entries in PARTS.items():
-        lines += [f"## {part}", "", *(line for entry in entries for line in section(entry, Path(records)))]
+        lines += [f"## {part}", "", *(line for entry in entries for line in section(entry, records))]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

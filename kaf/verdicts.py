@@ -52,6 +52,13 @@ class Comparison:
         return self.verdict != "no difference shown"
 
     @property
+    def flipped(self) -> "Comparison":
+        """The same comparison from the other side."""
+        low, high = self.over_runs
+        return replace(self, label=self.reference, reference=self.label, difference=-self.difference, low=-self.high,
+                       high=-self.low, over_runs=(-high, -low))
+
+    @property
     def trainings_agree(self) -> bool:
         """Whether the interval over pairs of runs leaves out 0 on the side of the difference."""
         return min(self.over_runs) > 0 or max(self.over_runs) < 0

@@ -41,6 +41,16 @@ def test_test_and_interval_must_agree(low, high, p, verdict):
     assert line(low=low, high=high, p=p).verdict == verdict
 
 
+def test_from_the_other_side_only_the_signs_change():
+    tables = rows(folds=(0, 1, 2)), rows("KAF", folds=(0, 1, 2), shift=0.05, seed=3)
+    (one,), (other,) = compared(*tables), compared(*tables, labels=("UNet",), reference="KAF")
+    flipped = one.flipped
+    assert (flipped.label, flipped.reference, flipped.verdict) == (other.label, other.reference, "worse")
+    for name in ("difference", "p", "over_runs"):
+        assert getattr(flipped, name) == pytest.approx(getattr(other, name))
+    assert (flipped.low, flipped.high) == pytest.approx((other.low, other.high), abs=1e-3)  # resampled
+
+
 def test_only_runs_with_a_partner_are_compared():
     found, = compared(rows(folds=(0, 1, 2)), rows("KAF", folds=(1, 2), shift=0.05, seed=3), rows("KAF", folds=(3,)))
     assert found.patients == 32 and found.runs == 2

@@ -100,6 +100,19 @@ def test_the_overview_has_every_entry_and_its_verdict(tmp_path):
     assert "(entry-m3)=" in claims.section(ENTRIES["M3"], tmp_path)
 
 
+def test_what_most_readers_come_for_stands_first_from_the_side_that_is_asked_about(tmp_path):
+    asked = {key: {(label, t.reference) for t in entry.trials for label in t.labels} for key, entry in ENTRIES.items()}
+    for _, key, label, reference in claims.MAIN:
+        assert {(label, reference), (reference, label)} & asked[key], "its entry makes this comparison"
+    for job in jobs("fewshot", "unet", "kaf_scratch", "kaf_pretrained"):
+        write_record(patients(job, 0.8 if job.method == "kaf_pretrained" else 0.7), "any", tmp_path)
+    lines = [line for line in claims.in_short(tmp_path) if line.startswith("| ")]
+    (gain,) = (line for line in lines if "KAF pretrained against KAF from scratch" in line)
+    (plain,) = (line for line in lines if "KAF from scratch against UNet" in line)
+    assert re.search(r"M = 2 \| \+0\.\d+ \(\+0\.\d+ to \+0\.\d+\): better \| \[M2\]\(#entry-m2\) \|$", gain)
+    assert "no difference shown" in plain and len(lines) == 3, "a header, and no line without records"
+
+
 def test_without_runs_of_todays_configuration_an_entry_is_open(tmp_path):
     job, = jobs("fewshot", "kaf_scratch")
     other = replace(job, changes=(("width", 99),))
