@@ -139,10 +139,13 @@ PARTS = {
                                       Trial("mixers", settings(PRETRAINED, "no mixing"), PRETRAINED)),
               "07_ablations", "worse"),
         Entry("M2", "Global and local pretraining is a better start under few labels: others are worse",
-              (Trial("fewshot", (SCRATCH, *OTHERS), PRETRAINED),), "06_fewshot", "worse"),
+              (Trial("fewshot", (SCRATCH, *OTHERS), PRETRAINED), Trial("fewshot_laptop", (SCRATCH,), PRETRAINED)),
+              "06_fewshot", "worse"),
         Entry("M3", "The layer helps without pretraining too, most when labels are fewest; also beside a UNet of the "
-              "same widths", (Trial("fewshot", (SCRATCH,), UNET), Trial("fewshot", (SCRATCH,), WIDE)), "06_fewshot",
-              "better"),
+              "same widths", (*(Trial(grid, (SCRATCH,), reference) for grid in ("fewshot", "fewshot_laptop")
+                                for reference in (UNET, WIDE)),
+                              Trial("fewshot_laptop", (f"{SCRATCH}: 2500 steps",), f"{WIDE}: 2500 steps")),
+              "06_fewshot", "better"),
     ),
     "First experiments": (
         Entry("E1", "One layer after the first encoder block is better than none, with two labelled patients",
