@@ -169,13 +169,17 @@ def open_study(experiment: Experiment, data_root: str | Path = "", output: str |
         raise ValueError(f"dataset {dataset!r} needs data_root, the folder you downloaded it to")
     make_writable(home)
     root = _phantom(home, experiment) if phantom else Path(data_root).expanduser()
-    if not external:  # enough patients, before the work
-        kfold({case.patient: case.group for case in find_cases(dataset, root)}, folds)
+    patients = {case.patient: case.group for case in find_cases(dataset, root)}
+    test_root = Path(test_root).expanduser()
+    if external:  # either way what cannot be split is found before the work
+        Split(tuple(patients), tuple({case.patient for case in find_cases(dataset, test_root)}))
+    else:
+        kfold(patients, folds)
     settings = StoreSettings(dataset, experiment.data.spacing_mm, detector=experiment.data.detector)
     name = f"{dataset}-{store_name(experiment)}"
     store, test_store = prepare(dataset, root, home / "stores" / name, settings), None
     if external:
-        test_store = prepare(dataset, Path(test_root).expanduser(), home / "stores" / f"{name}-test", settings)
+        test_store = prepare(dataset, test_root, home / "stores" / f"{name}-test", settings)
         split = external_test(store, test_store)
     else:
         split = split_by(protocol, store.patients, folds)[fold]

@@ -216,6 +216,9 @@ def test_an_external_test_set_has_its_folder_its_protocol_and_one_fold(folders, 
 def test_a_patient_in_both_folders_is_found(folders):
     with pytest.raises(ValueError, match="patients on both sides of the split: patient001"):
         external(folders, "training")
+    with pytest.raises(FileNotFoundError, match="nowhere is no folder"):
+        external(folders, "nowhere")
+    assert not any((folders / f"home-{name}" / "stores").exists() for name in ("training", "nowhere"))
 
 
 def test_an_unknown_protocol_is_refused_before_any_work(tmp_path):
