@@ -214,7 +214,8 @@ def _check_comparable(rows: pd.DataFrame, methods: Sequence[str], reference: str
             _check_single(own, other, repr(name))
         scored[name] = own
     for unit in (["patient"], [c for c in ("patient", "frame", "structure", "draw", "seed") if c in rows]):
-        sets = {name: set(own[unit].astype(str).agg(" ".join, axis=1)) for name, own in scored.items()}
+        sets = {name: set(map(" ".join, own[unit].astype(str).itertuples(index=False, name=None)))
+                for name, own in scored.items()}
         for name in methods:
             if different := sorted(sets[name] ^ sets[reference]):
                 raise ValueError(f"{name!r} and {reference!r} were not scored on the same {', '.join(unit)}: "

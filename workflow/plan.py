@@ -8,6 +8,7 @@ Usage: ``python -m workflow.plan [GRID ...]`` prints this for the grids named, o
 import argparse
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,25 @@ def recorded(records: Iterable[Record]) -> pd.DataFrame:
                 "steps": _steps(facts["config"]["experiment"] for facts in own),
                 "pretraining_steps": _steps(facts["config"]["experiment"] for facts in before)})
     return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def read_recorded(folder: str | Path) -> list[tuple[Record, pd.DataFrame]]:
+    """The records of a folder, each with its lines of :func:`recorded`; read again only where a file has changed.
+
+    They are shared: who changes them takes a copy.
+    """
+    files = sorted(file for file in Path(folder).glob("*.*") if file.suffix in (".csv", ".json"))
+    return _read_recorded(Path(folder), tuple((file.name, *_stamp(file)) for file in files))
+
+
+@lru_cache(maxsize=1)  # every grid asks for all records
+def _read_recorded(folder: Path, _stamps: tuple[tuple[str, int, int, int], ...]) -> list[tuple[Record, pd.DataFrame]]:
+    return [(record, recorded([record])) for record in read_records(folder)]
+
+
+def _stamp(file: Path) -> tuple[int, int, int]:
+    found = file.stat()
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def recorded_keys(records: str | Path = FOLDER) -> set[str]:
@@ -86,8 +106,8 @@ class Plan:
         grid = get_grid(name, file)
         self.name, self.jobs = name, expand(grid)
         self.levels = grid.get("levels", {})  # of corruption, where the grid is about it
-        self.records = read_records(records)
-        self.known = recorded(self.records)
+        self.records = read_recorded(records)
+        self.known = pd.concat([recorded([]), *(lines for _, lines in self.records if len(lines))], ignore_index=True)
         wanted = {(kind, float(level)) for kind, levels in self.levels.items() for level in levels}
         same_kind = self.known[self.known["levels"].astype(bool) == bool(wanted)]
         done = {line.key for line in same_kind.itertuples() if line.levels >= wanted}
@@ -145,8 +165,7 @@ def evidence(name: str, records: str | Path = FOLDER, file: str | Path = FILE) -
     """
     plan, tables, runs = Plan(name, records, file), [], {}
     settings = {job.key: job.setting for job in plan.jobs}
-    for record in plan.records:
-        lines = recorded([record])
+    for record, lines in plan.records:
         lines = lines[lines["key"].isin(list(settings)) & (lines["levels"].astype(bool) == bool(plan.levels))]
         rows = record.rows.merge(lines[[*ASKED, "key"]], on=ASKED)  # keeps the order of the rows
         if len(rows):  # a record of another kind has columns of its own

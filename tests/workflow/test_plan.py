@@ -9,7 +9,7 @@ from kaf.finetune import METHODS
 from kaf.records import CORRUPTED, FOLDER, Record, read_records, write_record
 from kaf.study import PROTOCOLS, configurations
 from workflow.grids import expand
-from workflow.plan import Plan, evidence, main, recorded
+from workflow.plan import Plan, evidence, main, read_recorded, recorded
 
 GRID = {"small": {"runs": [{"methods": ["unet", "wide_unet", "kaf_pretrained"], "m": [1]}]}}
 CHAINS = {"runs": [{"methods": ["unet_selftrained", "kaf_selftrained"], "m": [1]}]}
@@ -47,6 +47,17 @@ def test_what_is_recorded_is_done(tmp_path, file):
     for job in (jobs[0], jobs[2]):
         write_record(record_of(job), "any", tmp_path)
     assert Plan("small", tmp_path, file).missing == [jobs[1]]
+
+
+def test_records_are_read_once_and_again_where_a_file_changed(tmp_path):
+    first, second = expand(GRID["small"])[:2]
+    write_record(record_of(first), "any", tmp_path)
+    found = read_recorded(tmp_path)
+    assert read_recorded(str(tmp_path)) is found and [len(lines) for _, lines in found] == [1]
+    write_record(record_of(second), "any", tmp_path)
+    assert [len(lines) for _, lines in read_recorded(tmp_path)] == [2]
+    (tmp_path / "any.csv").write_text((tmp_path / "any.csv").read_text().replace("0.5", "0.7"))
+    assert set(read_recorded(tmp_path)[0][0].rows["dice"]) == {0.7}
 
 
 def test_a_chain_of_runs_is_done_where_all_of_it_is_recorded_as_it_would_be(tmp_path, file):
