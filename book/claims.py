@@ -50,8 +50,9 @@ def in_short(records: Path) -> list[str]:
         found = [c if c.label == label else c.flipped for c in measure(entries[key], records)
                  if {c.label, c.reference} == pair]
         for c in found:
-            lines.append(f"| {question} | {label} against {reference} | {c.where} | {c.difference:+.3f} ({c.low:+.3f} "
-                         f"to {c.high:+.3f}): {in_words(c, luck(records))} | [{key}](#{anchor(entries[key])}) |")
+            lines.append(f"| {question} | {label} against {reference} | {c.where}, {c.patients} patients, {c.runs} "
+                         f"training{'s' * (c.runs > 1)} | {c.difference:+.3f} ({c.low:+.3f} to {c.high:+.3f}): "
+                         f"{in_words(c, luck(records))} | [{key}](#{anchor(entries[key])}) |")
             question = ""
     return [*lines, "", "How far the best of them goes, beside the paper: [D9](#entry-d9).", ""]
 
