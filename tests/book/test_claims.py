@@ -110,7 +110,7 @@ def test_what_most_readers_come_for_stands_first_from_the_side_that_is_asked_abo
     lines = [line for line in claims.in_short(tmp_path) if line.startswith("| ")]
     (gain,) = (line for line in lines if "KAF pretrained against KAF from scratch" in line)
     (plain,) = (line for line in lines if "KAF from scratch against UNet" in line)
-    assert re.search(r"M = 2, 16 patients, 1 training \| \+0\.\d+ \(\+0\.\d+ to \+0\.\d+\): better \| \[M2\]\(#entry-m2\) \|$", gain)
+    assert "M = 2, 16 patients, 1 training | +0." in gain and gain.endswith(": better | [M2](#entry-m2) |")
     assert "no difference shown" in plain and len(lines) == 3, "a header, and no line without records"
 
 
