@@ -16,9 +16,10 @@ from book.entries import LONGER, PARTS, PRETRAINED, SCRATCH, TAUGHT, UNET, WIDE,
 from book.findings import luck, luck_of, measure, sizes_of, still_open, verdict_of
 from kaf.files import replacing
 from kaf.noise import Noise, in_words, noise_floor
-from kaf.records import FOLDER, lineage, read_records
+from kaf.records import FOLDER, lineage
 from kaf.report import p_value
 from kaf.verdicts import Comparison
+from workflow.plan import read_recorded
 
 PAGE = BOOK / "appendix" / "claims.md"
 TWINS = frozenset({"patient074", "patient076"})  # of ACDC, who hold the same images
@@ -160,7 +161,7 @@ recorded counts as done: to repeat it, add `records=NEW output=OTHER`, two folde
 def twins(records: Path) -> str:
     """How many recorded runs saw the scan of a test patient under another name, and what that could matter."""
     runs, seen, labelled_too = 0, 0, 0
-    for record in read_records(records):
+    for record, _ in read_recorded(records):
         for name, rows in record.rows[record.rows["dataset"] == "acdc"].groupby("run"):
             tested = TWINS & set(rows["patient"])
             others = TWINS - tested if tested else set()
