@@ -27,8 +27,9 @@ from kaf.data.pairs import collate
 from kaf.data.phantom import write_phantom
 from kaf.data.prepare import find_keypoints, to_8bit
 from kaf.data.store import StoreSettings
-from kaf.finetune import PREDICT_BATCH, to_native, z_score
+from kaf.finetune import z_score
 from kaf.networks import build_network
+from kaf.predict import PREDICT_BATCH, to_native
 from kaf.segment import Segmenter, segment
 
 NAMES = ("UNet", "wide UNet", "KAF light", "KAF default")
@@ -42,7 +43,7 @@ def make_segmenter(name: str, options: argparse.Namespace) -> Segmenter:
     structures = get_layout("acdc").structures
     device = torch.device(options.device)
     model = build_network(network, len(structures) + 1, options.width, layers).eval().to(device)
-    return Segmenter(model, SETTINGS, structures, options.size, options.points, device, "all")
+    return Segmenter(model, SETTINGS, structures, options.size, options.points, device)
 
 
 @torch.inference_mode()

@@ -19,7 +19,7 @@ from kaf.data.augment import PRESETS as AUGMENT
 from kaf.data.augment import AugmentConfig
 from kaf.data.cases import get_layout
 from kaf.data.pairs import Window
-from kaf.fields import LATER, change, digest, plain  # noqa: F401  part of this module's interface
+from kaf.fields import AFTER, LATER, change, digest, plain  # noqa: F401  part of this module's interface
 from kaf.networks import PRESETS as KAF
 from kaf.networks import KAFConfig
 from kaf.parameters import Checked
@@ -84,12 +84,19 @@ class PretrainConfig(Checked):
 
 @dataclass(frozen=True)
 class FinetuneConfig(Checked):
-    """Supervised training with few labels (section 4)."""
+    """Supervised training with few labels (section 4), and how its network labels a volume."""
 
     optim: OptimConfig
     loss: str = "dice_ce"  # or "ce", the paper's
     augment: AugmentConfig = AUGMENT["default"]
-    components: str = field(default="all", metadata=LATER)  # of a predicted structure; or the "largest" alone
+    components: str = field(default="all", metadata=AFTER)  # of a predicted structure; or the "largest" alone
+    # Angles by which a slice is turned to be predicted; probabilities are turned back, and their mean is taken.
+    rotations_deg: tuple[float, ...] = field(default=(0.0,), metadata=AFTER)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.rotations_deg:
+            raise ValueError("FinetuneConfig has rotations_deg = (); it must hold one angle or more, such as (0.0,)")
 
 
 @dataclass(frozen=True)
@@ -202,6 +209,13 @@ def used_by(what: str, experiment: Experiment) -> dict[str, Any]:
     if what == "selftrain":
         return {**without(experiment, "pretrain"), "selftrain": plain(experiment.selftrain)}
     return without(experiment, *({"pretrain", "finetune", "selftrain"} - {what}))
+
+
+def training_part(used: Mapping[str, Any]) -> dict[str, Any]:
+    """What :func:`used_by` gave, without what decides only how the trained network is used afterwards."""
+    after = {f.name for f in fields(FinetuneConfig) if f.metadata.get("after")}
+    finetune = used["finetune"] and {name: value for name, value in used["finetune"].items() if name not in after}
+    return {**used, "finetune": finetune}
 
 
 def describe(config: Any) -> str:

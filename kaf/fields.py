@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 LATER = {"later": True}  # metadata of a field, see plain
+AFTER = {"later": True, "after": True}  # that of one which decides only how a trained network is used
 
 
 def change(part: Any, changes: Mapping[str, Any]) -> Any:

@@ -1,32 +1,24 @@
-"""Supervised training with few labels, prediction, and the comparison of methods (chapter 6)."""
+"""Supervised training with few labels, and the methods that are compared (chapter 6)."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import torch
-import torch.nn.functional as F
 from monai.losses import DiceCELoss
-from scipy import ndimage
 from torch import Tensor, nn
 
 from kaf.choices import check_choice
 from kaf.config import Experiment, FinetuneConfig, digest, used_by
 from kaf.data.augment import augment
-from kaf.data.grid import uncrop
-from kaf.data.pairs import EpochSampler, SliceDataset, collate, read_batches
+from kaf.data.pairs import EpochSampler, SliceDataset, read_batches
 from kaf.data.store import SliceSample, Store
-from kaf.evaluate import score_volume
 from kaf.loop import fit, make_fabric, step_generator
 from kaf.networks import build_network
 from kaf.pretrain import fingerprint, load_pretrained
 from kaf.processes import gather, rank, share, world
+from kaf.reuse import take_over
 from kaf.runs import Run, load_weights
-
-PREDICT_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -110,6 +102,8 @@ def finetune(experiment: Experiment, store: Store, patients: Collection[str], ru
         load_pretrained(pretrained, network)
     run = Run(Path(runs) / name, identity)
     keep_data_facts(run, store)
+    with fabric.rank_zero_first():
+        take_over(run)
     steps = config.optim.total(len(dataset))
 
     def batches(start: int) -> Iterator[SliceSample]:
@@ -152,65 +146,3 @@ def labelled_volumes(store: Store, patients: Collection[str]) -> list[int]:
     if without or not volumes:
         raise ValueError(f"patients without labels: {', '.join(without) or 'none were given'}; leave them out")
     return volumes
-
-
-def predict(network: nn.Module, store: Store, volume: int, experiment: Experiment,
-            device: str | torch.device = "cpu") -> np.ndarray:
-    """Labels ``(S, H, W)`` uint8 of a volume in the grid of its file.
-
-    The network sees the central ``size`` pixels of the store and the strongest ``points`` keypoints there, as
-    ``experiment`` says; probabilities go to the grid of the file before the most probable label is taken, and outside
-    the part that was seen everything is background. Every slice is predicted by itself, whatever slices share its
-    batch; only ``components="largest"`` looks at the volume.
-    """
-    record, data = store.volumes[volume], experiment.data
-    slices = (store.sample(volume, s, data.size, data.points) for s in range(record.shape[0]))
-    return predict_slices(network, slices, record.shape[1:], record.native_shape[1:], device,
-                          experiment.finetune.components)
-
-
-@torch.inference_mode()
-def predict_slices(network: nn.Module, slices: Iterable[SliceSample], shape: tuple[int, int], native: tuple[int, int],
-                   device: str | torch.device = "cpu", components: str = "all") -> np.ndarray:
-    """Labels ``(S, H, W)`` uint8 of prepared slices, cut from images of ``shape``, in the ``native`` grid."""
-    network, slices, labels = network.to(device).eval(), iter(slices), []
-    while some := list(islice(slices, PREDICT_BATCH)):
-        batch = collate(some)
-        image, keypoints = z_score(batch).to(device), batch.keypoints.to(device)
-        probabilities = network(image, keypoints).float().softmax(1).cpu()
-        labels.append(to_native(probabilities, shape, native))
-    whole = np.concatenate(labels)
-    return largest_components(whole) if components == "largest" else whole
-
-
-def to_native(probabilities: Tensor, shape: tuple[int, int], native: tuple[int, int]) -> np.ndarray:
-    """Class probabilities ``(S, C, size, size)`` of the central crop -> labels ``(S, H, W)`` of the file's grid."""
-    whole = uncrop(probabilities, shape)
-    whole[:, 0] += 1 - whole.sum(1)  # outside the crop: background
-    whole = F.interpolate(whole, tuple(native), mode="bilinear", align_corners=False)
-    return whole.argmax(1).to(torch.uint8).numpy()
-
-
-def largest_components(labels: np.ndarray) -> np.ndarray:
-    """Labels ``(S, H, W)`` with the largest connected piece of every structure; other pieces become background.
-
-    Voxels are connected that share a face, an edge or a corner, across slices too.
-    """
-    kept = np.zeros_like(labels)
-    for label in np.unique(labels[labels > 0]):
-        pieces, _ = ndimage.label(labels == label, np.ones((3, 3, 3)))
-        kept[pieces == np.bincount(pieces.flat)[1:].argmax() + 1] = label
-    return kept
-
-
-def evaluate(network: nn.Module, store: Store, patients: Sequence[str], experiment: Experiment,
-             device: str | torch.device = "cpu") -> pd.DataFrame:
-    """Scores of every labelled frame of ``patients`` at native spacing: rows of :func:`kaf.evaluate.score_volume`."""
-    tables, volumes = [], labelled_volumes(store, patients)
-    store.verify(volumes)
-    for volume in volumes:
-        record = store.volumes[volume]
-        labels = predict(network, store, volume, experiment, device)
-        rows = score_volume(labels, store.truth(volume), record.native_spacing_mm, store.structures)
-        tables.append(rows.assign(patient=record.patient, frame=record.frame, group=record.group))
-    return pd.concat(tables, ignore_index=True)

@@ -19,9 +19,10 @@ from kaf.data.pairs import collate
 from kaf.data.prepare import detect, statistics
 from kaf.data.store import SliceSample, Store, cut
 from kaf.evaluate import score_volume
-from kaf.finetune import labelled_volumes, predict_slices, z_score
+from kaf.finetune import labelled_volumes, z_score
 from kaf.keypoints import Keypoints
 from kaf.monitors import background_share
+from kaf.predict import predict_slices
 from kaf.pretrain import slice_entropies
 
 #: Levels of every corruption, the mildest first; what they mean is said at :func:`corrupt`.
@@ -152,8 +153,9 @@ def _facts(store: Store, volume: int) -> dict:
 def _dice(network: nn.Module, store: Store, volume: int, slices: list[SliceSample], experiment: Experiment,
           device: str | torch.device) -> float:
     record = store.volumes[volume]
-    labels = predict_slices(network, slices, record.shape[1:], record.native_shape[1:], device,
-                            experiment.finetune.components)
+    how = experiment.finetune
+    labels = predict_slices(network, slices, record.shape[1:], record.native_shape[1:], device, how.components,
+                            how.rotations_deg)
     return score_volume(labels, store.truth(volume), record.native_spacing_mm, store.structures)["dice"].mean()
 
 

@@ -4,7 +4,7 @@ Command: ``python -m kaf.segment RUN IMAGE.nii.gz OUT.nii.gz [--device cpu] [--f
 
 RUN is the folder of a finished fine-tuning run; it says how its images were prepared. The volume is prepared in
 the same way, keypoints included, and predicted slice by slice, so the result is that of
-:func:`kaf.finetune.predict` for the same volume in a store. It must look like what the network was trained on: the
+:func:`kaf.predict.predict` for the same volume in a store. It must look like what the network was trained on: the
 same kind of image, slices along the last axis, in-plane axes pointing the same way.
 """
 
@@ -26,9 +26,10 @@ from kaf.data.grid import store_shape
 from kaf.data.prepare import detect, statistics, to_8bit
 from kaf.data.store import SliceSample, StoreSettings, cut
 from kaf.files import make_writable, read_json, replacing
-from kaf.finetune import load_network, predict_slices
+from kaf.finetune import load_network
 from kaf.keypoints import from_arrays
 from kaf.loop import make_fabric
+from kaf.predict import predict_slices
 from kaf.progress import progress_bar
 from kaf.runs import Run
 
@@ -44,7 +45,8 @@ class Segmenter(NamedTuple):
     size: int  # the network sees the central size x size pixels
     points: int  # K, the strongest keypoints there
     device: torch.device
-    components: str  # of a structure that are kept
+    components: str = "all"  # of a structure that are kept, as in FinetuneConfig
+    rotations_deg: tuple[float, ...] = (0.0,)  # by which a slice is turned to be predicted
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto") -> "Segmenter":
@@ -64,14 +66,15 @@ class Segmenter(NamedTuple):
         network = load_network(run, experiment, data, config["method"])
         device = make_fabric(device).device
         return cls(network.to(device), *data, experiment.data.size, experiment.data.points, device,
-                   experiment.finetune.components)
+                   experiment.finetune.components, experiment.finetune.rotations_deg)
 
     def __call__(self, image: np.ndarray, spacing_mm: tuple[float, float, float], progress: bool = False) -> np.ndarray:
         """Labels ``(S, H, W)`` uint8 of a volume ``(S, H, W)`` with the spacing (slice, row, col)."""
         shape = store_shape(image.shape[1:], spacing_mm[1:], self.settings.spacing_mm)
         prepared = to_8bit(image, self.settings.clip, shape)
         slices = progress_bar(self._samples(prepared), quiet=not progress, total=len(prepared), unit="slice")
-        return predict_slices(self.network, slices, shape, image.shape[1:], self.device, self.components)
+        return predict_slices(self.network, slices, shape, image.shape[1:], self.device,
+                              self.components, self.rotations_deg)
 
     def _samples(self, image: np.ndarray) -> Iterator[SliceSample]:
         """The slices of a prepared volume; keypoints of the next ones are found while the network works."""

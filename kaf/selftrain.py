@@ -22,6 +22,7 @@ from kaf.finetune import SegmentationLoss, get_method, keep_data_facts, labelled
 from kaf.keypoints import Keypoints, read_pixels
 from kaf.loop import fit, make_fabric, step_generator
 from kaf.pretrain import fingerprint
+from kaf.reuse import take_over
 from kaf.runs import Run
 
 BOX_AREA, BOX_ASPECT = (0.02, 0.4), (0.3, 3.3)  # of a pasted piece: fraction of the slice, height to width
@@ -152,6 +153,7 @@ def selftrain(experiment: Experiment, store: Store, patients: Collection[str], u
     name = f"selftrain-{method}-{experiment.data.dataset}-{experiment.scale}-m{len(patients)}-{digest(identity)}"
     run = Run(Path(runs) / name, identity)
     keep_data_facts(run, store)
+    take_over(run)
 
     def batches(start: int) -> Iterator[tuple[SliceSample, SliceSample]]:
         store.verify({*volumes, *others})

@@ -28,8 +28,9 @@ from kaf.data.splits import (
 from kaf.data.store import Store, StoreSettings
 from kaf.evaluate import COLUMNS
 from kaf.files import make_writable, write_csv
-from kaf.finetune import evaluate, finetune, get_method, load_network
+from kaf.finetune import finetune, get_method, load_network
 from kaf.loop import make_fabric
+from kaf.predict import evaluate
 from kaf.pretrain import KINDS, pretrain
 from kaf.records import read_rows
 from kaf.runs import Run

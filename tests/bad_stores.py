@@ -13,8 +13,9 @@ from kaf.data import filling
 from kaf.data.prepare import prepare
 from kaf.data.store import VERSION, Store
 from kaf.files import seal
-from kaf.finetune import evaluate, finetune, make_network
+from kaf.finetune import finetune, make_network
 from kaf.networks import build_network
+from kaf.predict import evaluate
 from tests.bad_input import PATIENTS, SETTINGS, Action, Bad, World, as_nobody, preparing, small_disk, training
 from tests.data.layouts import write_acdc_patient
 from tests.tiny import tiny_experiment

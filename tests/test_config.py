@@ -6,7 +6,20 @@ import numpy as np
 import pytest
 
 import kaf
-from kaf.config import DATASETS, RECIPES, SCALES, describe, digest, plain, refuse_unknown, resolve, restore, workspace
+from kaf.config import (
+    DATASETS,
+    RECIPES,
+    SCALES,
+    describe,
+    digest,
+    plain,
+    refuse_unknown,
+    resolve,
+    restore,
+    training_part,
+    used_by,
+    workspace,
+)
 from kaf.data.augment import PRESETS
 from kaf.networks import build_network, parameter_count
 
@@ -95,6 +108,19 @@ def test_a_later_field_tells_runs_apart_only_where_it_is_used():
     used = e.changed(pretrain__parts=4, pretrain__frames=("ED",))
     assert plain(used)["pretrain"] | {"frames": ("ED",), "parts": 4} == plain(used)["pretrain"]
     assert digest(used) != digest(e) and restore(json.loads(describe(used))) == used
+
+
+def test_what_is_done_after_training_is_no_part_of_it():
+    plainly = resolve("smoke")
+    after = plainly.changed(finetune__components="largest", finetune__rotations_deg=(-10, 0, 10))
+    used = used_by("finetune", after)
+    assert used["finetune"]["rotations_deg"] == (-10.0, 0.0, 10.0) and used != used_by("finetune", plainly)
+    assert training_part(used) == used_by("finetune", plainly) == training_part(used_by("finetune", plainly))
+    assert training_part(used_by("pretrain", after)) == used_by("pretrain", plainly)
+    other = after.changed(finetune__optim__lr=0.5)
+    assert training_part(used_by("finetune", other)) != used_by("finetune", plainly)
+    with pytest.raises(ValueError, match=r"rotations_deg = \(\); it must hold one angle or more"):
+        plainly.changed(finetune__rotations_deg=())
 
 
 def test_refuse_unknown_names_the_typo_and_what_was_meant():

@@ -9,9 +9,10 @@ import torch
 from kaf.data.prepare import prepare
 from kaf.data.splits import Split
 from kaf.data.store import Store, StoreSettings
-from kaf.finetune import METHODS, finetune, load_network, predict
+from kaf.finetune import METHODS, finetune, load_network
 from kaf.networks import PRESETS
 from kaf.parameters import CHOICES
+from kaf.predict import predict
 from kaf.pretrain import pretrain
 from kaf.segment import Segmenter
 from kaf.study import Study

@@ -15,9 +15,9 @@ from kaf.correspondence import match_keypoints
 from kaf.evaluate import summarise
 from kaf.explorers import explore_attention, explore_keypoints, explore_labels, explore_matches, page
 from kaf.explorers.corruption import explore_corruption
-from kaf.finetune import predict_slices
 from kaf.keypoints import deduplicate, detect_sift, prepare
 from kaf.monitors import attention_entropy, background_share
+from kaf.predict import predict_slices
 from kaf.robustness import corrupted_slices
 from tests.scenes import attention_maps, corruption_explorer, few_shot_rows, published, slices, worse_slice
 

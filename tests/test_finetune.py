@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from kaf import finetune as module
 from kaf import loop
@@ -17,19 +16,14 @@ from kaf.data.store import SliceSample, Store, StoreSettings
 from kaf.finetune import (
     METHODS,
     SegmentationLoss,
-    evaluate,
     finetune,
     get_method,
     labelled_volumes,
-    largest_components,
     load_network,
-    make_network,
-    predict,
-    to_native,
-    z_score,
 )
 from kaf.keypoints import from_arrays, pad
 from kaf.networks import PRESETS
+from kaf.predict import evaluate
 from kaf.pretrain import pretrain
 from kaf.runs import Run
 from tests.data.layouts import write_acdc_patient
@@ -51,13 +45,6 @@ def finished(store, tmp_path_factory):
 @pytest.fixture(scope="module")
 def pretrained(store, tmp_path_factory):
     return pretrain(tiny_experiment(), store, LABELLED, tmp_path_factory.mktemp("pre"), device="cpu")
-
-
-@pytest.fixture(scope="module")
-def native_store(acdc_root, tmp_path_factory):
-    """The same patients in the grid of their files."""
-    out = tmp_path_factory.mktemp("stores") / "native"
-    return prepare("acdc", acdc_root, out, StoreSettings("acdc", None), workers=1, progress=False)
 
 
 @pytest.mark.parametrize("how, at", [("ctrl-c", 2), ("error", 1)])
@@ -133,96 +120,6 @@ def test_the_loss_is_soft_dice_and_cross_entropy():
 def _sample(label):
     points = pad(from_arrays(np.zeros((0, 2))), 3)
     return SliceSample(torch.zeros(label.shape, dtype=torch.uint8), label, points, 0.0, 1.0, 0.0, 0, 0)
-
-
-@pytest.mark.parametrize("layers", [LAYERS, PAPER], ids=["default", "paper"])
-def test_prediction_depends_on_neither_batch_mates_nor_batch_size(store, monkeypatch, layers):
-    torch.manual_seed(0)
-    network = make_network(tiny_experiment(kaf=layers), store, "kaf_scratch")
-    with torch.no_grad():  # a fresh network prefers one class everywhere: make it undecided
-        network.decoder.head.weight -= network.decoder.head.weight.mean(1, keepdim=True)
-    labels = []
-    for size in (1, 3, 8):
-        monkeypatch.setattr(module, "PREDICT_BATCH", size)
-        labels.append(predict(network, store, 0, tiny_experiment()))
-    assert labels[0].shape == store.volumes[0].native_shape and labels[0].dtype == np.uint8
-    assert len(np.unique(labels[0])) > 1
-    assert np.array_equal(labels[0], labels[1]) and np.array_equal(labels[0], labels[2])
-
-
-def test_to_native_puts_a_label_map_back_exactly_where_the_grids_agree():
-    labels = torch.randint(0, 4, (2, 12, 12), generator=torch.Generator().manual_seed(0))
-    one_hot = F.one_hot(labels, 4).movedim(-1, 1).float()
-    assert np.array_equal(to_native(one_hot, (12, 12), (12, 12)), labels.numpy())
-    # A crop smaller than the slice: background outside. A slice smaller than the crop: cut.
-    wide = to_native(one_hot, (16, 15), (16, 15))
-    assert np.array_equal(wide[:, 2:14, 2:14], labels.numpy())
-    assert wide.sum() == labels.sum()
-    assert np.array_equal(to_native(one_hot, (8, 10), (8, 10)), labels.numpy()[:, 2:10, 1:11])
-
-
-def test_to_native_keeps_the_field_of_view():
-    left = torch.zeros(1, 2, 8, 8)
-    left[:, 1, :, :4], left[:, 0, :, 4:] = 1, 1
-    for shape in ((8, 8), (16, 24), (5, 6)):
-        labels = to_native(left, (8, 8), shape)[0]
-        assert labels.shape == shape and labels[:, : shape[1] // 2].all() and not labels[:, shape[1] // 2 :].any()
-
-
-class Oracle(nn.Module):
-    """Knows the truth of every slice by the look of it."""
-
-    def __init__(self, store, size):
-        super().__init__()
-        self.truth = {}
-        for v in store.select(labelled=True):
-            for s in range(store.volumes[v].shape[0]):
-                batch = collate([store.sample(v, s, size, 4)])
-                self.truth[z_score(batch)[0].numpy().tobytes()] = batch.label[0]
-
-    def forward(self, image, keypoints):
-        labels = torch.stack([self.truth[one.cpu().numpy().tobytes()] for one in image])
-        return 20.0 * F.one_hot(labels, 4).movedim(-1, 1).float()
-
-
-@pytest.mark.parametrize("size", [48, 64])
-def test_an_oracle_scores_perfectly(native_store, size):
-    e = tiny_experiment(data__size=size, data__points=4, data__spacing_mm=None)
-    rows = evaluate(Oracle(native_store, size), native_store, ["patient003", "patient005"], e)
-    assert len(rows) == 2 * 2 * 3 and set(rows["frame"]) == {"ED", "ES"}
-    assert set(rows["patient"]) == {"patient003", "patient005"} and set(rows["group"]) == {"DCM", "NOR"}
-    assert (rows["dice"] == 1).all() and (rows["hd95_mm"] == 0).all() and (rows["assd_mm"] == 0).all()
-
-
-def test_an_oracle_that_sees_only_a_crop_misses_the_rest(native_store):
-    e = tiny_experiment(data__size=16, data__points=4)
-    rows = evaluate(Oracle(native_store, 16), native_store, ["patient003"], e)
-    assert (rows["dice"] < 1).any() and (rows["predicted_voxels"] <= rows["true_voxels"]).all()
-
-
-def test_only_the_largest_piece_of_each_structure_is_kept():
-    labels = np.zeros((3, 8, 8), np.uint8)
-    labels[0, 1:3, 1:3], labels[1, 3, 3] = 1, 1  # one piece: they share a corner, across slices
-    labels[2, 6, 6] = 1
-    labels[0, 5, 0:2], labels[0, 7, 0:3] = 2, 2
-    kept = largest_components(labels)
-    expected = labels.copy()
-    expected[2, 6, 6], expected[0, 5] = 0, 0
-    assert np.array_equal(kept, expected) and kept.dtype == labels.dtype
-    assert not largest_components(np.zeros_like(labels)).any()
-
-
-def test_scores_are_those_of_the_pieces_that_are_kept(native_store):
-    class Spotted(Oracle):  # adds a far spot to the right ventricle of every slice
-        def forward(self, image, keypoints):
-            logits = super().forward(image, keypoints)
-            logits[:, 1, :2, 8:10] = 99.0
-            return logits
-
-    e = tiny_experiment(data__size=48, data__points=4, data__spacing_mm=None)
-    everything, largest = (evaluate(Spotted(native_store, 48), native_store, ["patient003"],
-                                    e.changed(finetune__components=kept)) for kept in ("all", "largest"))
-    assert everything["dice"].min() < 1 and (largest["dice"] == 1).all()
 
 
 def test_a_network_comes_back_as_it_was_trained(store, finished):

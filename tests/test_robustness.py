@@ -9,8 +9,9 @@ import torch
 from kaf import robustness
 from kaf.data import pairs
 from kaf.data.store import Store
-from kaf.finetune import evaluate, make_network, z_score
+from kaf.finetune import make_network, z_score
 from kaf.keypoints import collate, from_arrays, pad
+from kaf.predict import evaluate
 from kaf.pretrain import encoder_entropy
 from kaf.robustness import (
     LEVELS,

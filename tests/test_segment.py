@@ -6,7 +6,8 @@ import pytest
 
 from kaf.config import plain, resolve, restore
 from kaf.data.cases import find_cases
-from kaf.finetune import finetune, load_network, predict
+from kaf.finetune import finetune, load_network
+from kaf.predict import predict
 from kaf.pretrain import pretrain
 from kaf.segment import Segmenter, main, segment
 from tests.tiny import tiny_experiment
@@ -31,9 +32,10 @@ def image(acdc_root):
     return acdc_root / "patient003" / "patient003_frame02.nii.gz"
 
 
-@pytest.mark.parametrize("method, components", [("kaf_scratch", "all"), ("unet", "all"), ("unet", "largest")])
-def test_files_get_what_stored_volumes_get(store, runs, acdc_root, tmp_path, method, components):
-    e, seen = tiny_experiment(finetune__components=components), set()
+@pytest.mark.parametrize("method, how", [("kaf_scratch", {}), ("unet", {}), ("unet", {"components": "largest"}),
+                                         ("kaf_scratch", {"rotations_deg": (-20.0, 0.0)})])
+def test_files_get_what_stored_volumes_get(store, runs, acdc_root, tmp_path, method, how):
+    e, seen = tiny_experiment(**{f"finetune__{name}": value for name, value in how.items()}), set()
     run = finetune(e, store, PATIENTS, runs[method].folder.parent, method, device="cpu")
     network, own = load_network(run, e, store, method), Segmenter.load(run.folder, "cpu")
     cases = {case.id: case for case in find_cases("acdc", acdc_root)}

@@ -7,14 +7,14 @@ Usage: ``python -m workflow.plan [GRID ...]`` prints this for the grids named, o
 
 import argparse
 from collections.abc import Iterable, Mapping
-from copy import deepcopy
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from kaf.config import digest
+from kaf.config import digest, training_part
 from kaf.files import exclusive, make_writable
 from kaf.records import ASKED, FOLDER, KEY, OF_RUN, Record, lineage, read_records
 from kaf.study import PROTOCOLS, configurations
@@ -87,16 +87,19 @@ def _network(facts: Mapping[str, Any]) -> str:
 
     What is done to predictions afterwards is left out, and so is the store, whose format may have changed meanwhile.
     """
-    tuned = deepcopy([before["config"] for before in lineage(facts) if "method" in before["config"]][-1])
-    tuned["experiment"]["finetune"].pop("components", None)
-    tuned.pop("store", None)
-    return digest(tuned)
+    tuned = [before["config"] for before in lineage(facts) if "method" in before["config"]][-1]
+    return digest({**tuned, "experiment": training_part(tuned["experiment"]), "store": None})
 
 
 def _what(row: pd.Series, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The axes of a recorded run by their keys; rows have the names that readers see."""
     protocol = next((key for key, text in PROTOCOLS.items() if text == row["protocol"]), row["protocol"])
     return {**row, "protocol": protocol, "method": facts["config"]["method"]}
+
+
+def _training_key(job: Job) -> str:
+    """The same for jobs that differ only in how their trained network is used."""
+    return job_key(asdict(job), [training_part(c) for c in configurations(job.experiment, job.method)])
 
 
 class Plan:
@@ -117,9 +120,11 @@ class Plan:
     def hours(self) -> float | None:
         """Of one process, from what alike jobs took; None where nothing like one of them was recorded.
 
-        Networks that are corrupted count as if they were to be trained first.
+        Networks that are corrupted count as if they were to be trained first; those that several jobs use in different
+        ways are trained once.
         """
-        fine = [self._seconds(job, "seconds") for job in self.missing]
+        trainings = {_training_key(job): job for job in self.missing}.values()
+        fine = [self._seconds(job, "seconds") for job in trainings]
         before = [self._seconds(job, "pretraining_seconds") for job in self.pretrainings]
         after = [self._seconds(job, "corrupting_seconds") or 0.0 for job in self.missing if self.levels]
         return None if None in fine + before else sum(fine + before + after) / 3600

@@ -5,6 +5,7 @@ through it by ``grid_sample``; keypoints are pushed through it in closed form, e
 part, whose inverse is found by fixed-point iteration.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -32,11 +33,19 @@ def send(values: Tensor, device: torch.device) -> Tensor:
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
+def rotation(degrees: float, batch: int, height: int, width: int) -> Geometry:
+    """Turn ``batch`` images of ``height`` x ``width`` pixels about their centre, from the x axis towards the y axis."""
+    angle = torch.tensor(math.radians(degrees))
+    linear = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).view(1, 2, 2)
+    return Geometry(linear.expand(batch, 2, 2), torch.zeros(batch, 2), torch.zeros(batch, 2, 4, 4),
+                    float(max(height, width)))
+
+
 def warp(images: Tensor, keypoints: Keypoints, labels: Tensor | None, geometry: Geometry,
          fill: float | Tensor | None = None) -> tuple[Tensor, Keypoints, Tensor | None]:
     """Move content: images bilinear, labels nearest neighbour, keypoints to where their content goes.
 
-    ``images`` (B, 1, H, W) float32; ``keypoints`` (B, K); ``labels`` (B, H, W) int64 or None. Outside
+    ``images`` (B, C, H, W) float32; ``keypoints`` (B, K); ``labels`` (B, H, W) int64 or None. Outside
     the image is ``fill``, by default the minimum of each image, and label 0. Keypoints that leave the
     image become invalid; the scale of the others is multiplied by the zoom.
     """

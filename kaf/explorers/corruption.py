@@ -13,7 +13,7 @@ from kaf.config import Experiment
 from kaf.data.pairs import collate
 from kaf.data.store import SliceSample, Store
 from kaf.explorers.page import explorer, picture, rounded
-from kaf.finetune import predict_slices
+from kaf.predict import predict_slices
 from kaf.robustness import FOUND_AGAIN_MM, LEVELS, corrupted_slices, repeatability
 
 CORNER_PX = 0.4  # contours may be off by so much, which saves half of their points

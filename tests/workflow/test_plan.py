@@ -169,6 +169,16 @@ def test_evidence_has_the_settings_of_the_grid_and_todays_configuration_only(tmp
     assert evidence("some", tmp_path, file).rows["setting"].tolist() == ["", "one level"]
 
 
+def test_hours_count_a_network_once_however_it_is_used(tmp_path, file):
+    after = {"largest": {"finetune__components": "largest"}, "turned": {"finetune__rotations_deg": [-10, 10]}}
+    block = {"methods": ["unet"], "m": [1], "settings": {"": {}, **after, "longer": {"finetune__optim__steps": 99}}}
+    file.write_text(yaml.safe_dump({**GRID, "used": {"runs": [block]}}))
+    write_record(record_of(expand(GRID["small"])[0], seconds=1800.0), "any", tmp_path)
+    used = Plan("used", tmp_path, file)
+    steps = used.missing[0].experiment.finetune.optim.steps
+    assert len(used.missing) == 3 and used.hours() == pytest.approx(0.5 + 0.5 * 99 / steps)
+
+
 def test_evidence_brings_its_provenance_from_whatever_record_holds_it(tmp_path, file):
     assert evidence("small", tmp_path, file).rows.empty
     jobs = expand(GRID["small"])

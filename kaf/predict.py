@@ -1,0 +1,109 @@
+"""Labels from a trained network, and their scores (chapter 6)."""
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import Tensor, nn
+
+from kaf.config import Experiment
+from kaf.data.grid import uncrop
+from kaf.data.pairs import collate
+from kaf.data.store import SliceSample, Store
+from kaf.data.warp import rotation, warp
+from kaf.evaluate import score_volume
+from kaf.finetune import labelled_volumes, z_score
+from kaf.keypoints import Keypoints
+
+PREDICT_BATCH = 8
+
+
+def predict(network: nn.Module, store: Store, volume: int, experiment: Experiment,
+            device: str | torch.device = "cpu") -> np.ndarray:
+    """Labels ``(S, H, W)`` uint8 of a volume in the grid of its file.
+
+    The network sees the central ``size`` pixels of the store and the strongest ``points`` keypoints there, as
+    ``experiment`` says; probabilities go to the grid of the file before the most probable label is taken, and outside
+    the part that was seen everything is background. Every slice is predicted by itself, whatever slices share its
+    batch; only ``components="largest"`` looks at the volume.
+    """
+    record, data = store.volumes[volume], experiment.data
+    slices = (store.sample(volume, s, data.size, data.points) for s in range(record.shape[0]))
+    how = experiment.finetune
+    return predict_slices(network, slices, record.shape[1:], record.native_shape[1:], device, how.components,
+                          how.rotations_deg)
+
+
+@torch.inference_mode()
+def predict_slices(network: nn.Module, slices: Iterable[SliceSample], shape: tuple[int, int], native: tuple[int, int],
+                   device: str | torch.device = "cpu", components: str = "all",
+                   rotations_deg: Sequence[float] = (0.0,)) -> np.ndarray:
+    """Labels ``(S, H, W)`` uint8 of prepared slices, cut from images of ``shape``, in the ``native`` grid.
+
+    ``components`` and ``rotations_deg`` as in :class:`kaf.config.FinetuneConfig`.
+    """
+    network, slices, labels = network.to(device).eval(), iter(slices), []
+    while some := list(islice(slices, PREDICT_BATCH)):
+        batch = collate(some)
+        image, keypoints = z_score(batch).to(device), batch.keypoints.to(device)
+        probabilities = class_probabilities(network, image, keypoints, rotations_deg).cpu()
+        labels.append(to_native(probabilities, shape, native))
+    whole = np.concatenate(labels)
+    return largest_components(whole) if components == "largest" else whole
+
+
+def class_probabilities(network: nn.Module, image: Tensor, keypoints: Keypoints,
+                        rotations_deg: Sequence[float] = (0.0,)) -> Tensor:
+    """Probabilities ``(B, C, H, W)`` of images ``(B, 1, H, W)``: the mean over images turned by ``rotations_deg``.
+
+    Keypoints turn with their image, and what the network says is turned back; what was outside a turned image is
+    background there.
+    """
+    total = 0.0
+    for degrees in rotations_deg:
+        if degrees == 0:
+            total = total + network(image, keypoints).float().softmax(1)
+            continue
+        turn, back = (rotation(angle, *image.shape[::2], image.shape[3]) for angle in (degrees, -degrees))
+        turned, moved, _ = warp(image, keypoints, None, turn)
+        found = network(turned, moved).float().softmax(1)
+        background = F.one_hot(torch.zeros(1, dtype=torch.long), found.shape[1]).float()[..., None, None]
+        total = total + warp(found, moved, None, back, background)[0]
+    return total / len(rotations_deg)
+
+
+def to_native(probabilities: Tensor, shape: tuple[int, int], native: tuple[int, int]) -> np.ndarray:
+    """Class probabilities ``(S, C, size, size)`` of the central crop -> labels ``(S, H, W)`` of the file's grid."""
+    whole = uncrop(probabilities, shape)
+    whole[:, 0] += 1 - whole.sum(1)  # outside the crop: background
+    whole = F.interpolate(whole, tuple(native), mode="bilinear", align_corners=False)
+    return whole.argmax(1).to(torch.uint8).numpy()
+
+
+def largest_components(labels: np.ndarray) -> np.ndarray:
+    """Labels ``(S, H, W)`` with the largest connected piece of every structure; other pieces become background.
+
+    Voxels are connected that share a face, an edge or a corner, across slices too.
+    """
+    kept = np.zeros_like(labels)
+    for label in np.unique(labels[labels > 0]):
+        pieces, _ = ndimage.label(labels == label, np.ones((3, 3, 3)))
+        kept[pieces == np.bincount(pieces.flat)[1:].argmax() + 1] = label
+    return kept
+
+
+def evaluate(network: nn.Module, store: Store, patients: Sequence[str], experiment: Experiment,
+             device: str | torch.device = "cpu") -> pd.DataFrame:
+    """Scores of every labelled frame of ``patients`` at native spacing: rows of :func:`kaf.evaluate.score_volume`."""
+    tables, volumes = [], labelled_volumes(store, patients)
+    store.verify(volumes)
+    for volume in volumes:
+        record = store.volumes[volume]
+        labels = predict(network, store, volume, experiment, device)
+        rows = score_volume(labels, store.truth(volume), record.native_spacing_mm, store.structures)
+        tables.append(rows.assign(patient=record.patient, frame=record.frame, group=record.group))
+    return pd.concat(tables, ignore_index=True)
