@@ -229,5 +229,7 @@ PARTS = {
         Entry("D11", "Does it help to pretrain encoder and decoder, by restoring masked slices?",
               tuple(Trial("restoration", ("Restoration",), reference) for reference in (UNET, LONGER)),
               "09_alternatives"),
+        Entry("D12", "Should slices be predicted turned as well, and the mean be taken?",
+              (Trial("rotations", settings(WIDE, "10 degrees", "20 degrees"), WIDE),), "09_alternatives"),
     ),
 }

@@ -63,17 +63,18 @@ def class_probabilities(network: nn.Module, image: Tensor, keypoints: Keypoints,
     Keypoints turn with their image, and what the network says is turned back; what was outside a turned image is
     background there.
     """
-    total = 0.0
-    for degrees in rotations_deg:
-        if degrees == 0:
-            total = total + network(image, keypoints).float().softmax(1)
-            continue
-        turn, back = (rotation(angle, *image.shape[::2], image.shape[3]) for angle in (degrees, -degrees))
-        turned, moved, _ = warp(image, keypoints, None, turn)
-        found = network(turned, moved).float().softmax(1)
-        background = F.one_hot(torch.zeros(1, dtype=torch.long), found.shape[1]).float()[..., None, None]
-        total = total + warp(found, moved, None, back, background)[0]
-    return total / len(rotations_deg)
+    return torch.stack([_turned(network, image, keypoints, degrees) for degrees in rotations_deg]).mean(0)
+
+
+def _turned(network: nn.Module, image: Tensor, keypoints: Keypoints, degrees: float) -> Tensor:
+    """Probabilities of images that are turned for the network, and turned back."""
+    if degrees == 0:
+        return network(image, keypoints).float().softmax(1)
+    there, back = (rotation(angle, *image.shape[::2], image.shape[3]) for angle in (degrees, -degrees))
+    image, keypoints, _ = warp(image, keypoints, None, there)
+    found = network(image, keypoints).float().softmax(1)
+    background = (torch.arange(found.shape[1]) == 0).float()[:, None, None]
+    return warp(found, keypoints, None, back, background)[0]
 
 
 def to_native(probabilities: Tensor, shape: tuple[int, int], native: tuple[int, int]) -> np.ndarray:
