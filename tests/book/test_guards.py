@@ -133,8 +133,9 @@ def test_a_broken_rule_is_seen(rule):
 def test_a_stub_that_passes_is_seen():
     path, key, name, stub, solution = next(exercises()).values
     assert not faults(path, key, name, stub, solution)
-    assert faults(path, key, name, solution, solution) == [f"the stub of {key} passes"]
-    assert faults(path, key, name, stub, stub)[0].startswith(f"the solution of {key} fails")
+    done, undone = re.sub(r"\bsolution\b", name, solution), stub.replace(f"def {name}(", "def solution(")
+    assert faults(path, key, name, done, solution) == [f"the stub of {key} passes"]
+    assert faults(path, key, name, stub, undone)[0].startswith(f"the solution of {key} fails")
 
 
 def test_nbval_sees_other_words_and_counts_but_not_decimals(tmp_path):

@@ -1,10 +1,14 @@
-"""Exercises as the chapters print them: the worked solution passes its check, the untouched stub does not."""
+"""Exercises as the chapters print them: the worked solution passes its check, the untouched stub does not.
+
+A solution has a name of its own: it may not take the place of what a student wrote, whose check would pass with it.
+"""
 
 import ast
 import contextlib
 import importlib
 import io
 import re
+import symtable
 from pathlib import Path
 
 import nbformat
@@ -13,6 +17,7 @@ import pytest
 from kaf.exercises import grade
 
 CHAPTERS = Path(__file__).parents[2] / "book" / "chapters"
+SOLUTION = "solution"  # the name of every solution
 
 
 def cells_of(path, tag):
@@ -49,7 +54,7 @@ def graded(path, key, name, source):
 
 def faults(path, key, name, stub, solution):
     """What is wrong with an exercise; empty: the solution passes and the stub does not."""
-    done = graded(path, key, name, solution)
+    done = graded(path, key, SOLUTION, solution)
     wrong = [] if done.passed else [f"the solution of {key} fails: {done.failed}"]
     return wrong + ([f"the stub of {key} passes"] if graded(path, key, name, stub).passed else [])
 
@@ -57,6 +62,30 @@ def faults(path, key, name, stub, solution):
 @pytest.mark.parametrize(("path", "key", "name", "stub", "solution"), list(exercises()))
 def test_the_solution_passes_and_the_stub_does_not(path, key, name, stub, solution):
     assert not (wrong := faults(path, key, name, stub, solution)), wrong
+
+
+def bound(source):
+    """The names that a cell gives a value to."""
+    symbols = symtable.symtable(source, "cell", "exec").get_symbols()
+    return {symbol.get_name() for symbol in symbols if symbol.is_assigned() or symbol.is_imported()}
+
+
+def overwritten(stub, solution):
+    """The names of a student's that a solution would give another value to."""
+    return bound(stub) & bound(solution)
+
+
+@pytest.mark.parametrize(("path", "key", "name", "stub", "solution"), list(exercises()))
+def test_a_solution_leaves_what_the_student_wrote(path, key, name, stub, solution):
+    assert name in bound(stub) and SOLUTION in bound(solution)
+    assert not overwritten(stub, solution)
+
+
+@pytest.mark.parametrize("solution", ["def twice(x):\n    return 2 * x", "twice = lambda x: 2 * x",
+                                      "class twice: ...", "if True:\n    (a, twice) = 1, 2", "import math as twice"])
+def test_a_solution_in_the_place_of_the_stub_is_seen(solution):
+    stub = "def twice(x):\n    ..."
+    assert overwritten(stub, solution) == {"twice"} and not overwritten(stub, solution.replace("twice", SOLUTION))
 
 
 @pytest.mark.parametrize("path", sorted(CHAPTERS.glob("*.ipynb")), ids=lambda path: path.stem)
