@@ -79,15 +79,45 @@ def stub(x):
     ...  # noqa: PIE790 (as the chapters write it)
 
 
+def passing(x):
+    pass
+
+
+def bare(x):
+    """Twice x."""
+
+
 def empty(x):
     raise NotImplementedError
 
 
-@pytest.mark.parametrize("student", [stub, empty])
+def planned(x):
+    size = len(x)
+    raise NotImplementedError(*[] * size)
+
+
+@pytest.mark.parametrize("student", [stub, passing, bare, empty, planned, [].append])
 def test_untouched_stub_is_not_started_and_shows_the_first_hint(student):
     result, text = graded("99.double", student)
     assert not result.passed and not result.started
     assert text == "99.double ★\nnot started\n  hint: Keep the shape.\n"
+
+
+def without_return(x):
+    2 * x
+
+
+@pytest.mark.parametrize("student", [without_return, lambda x: 2 * x if len(x) > 5 else None])
+def test_a_function_without_a_return_is_started_and_told_so(student):
+    result, text = graded("99.double", student)
+    assert result.started and result.failed == "shape"
+    assert text == ("99.double ★\n✗ shape\n  message: the function returned None: is a `return` missing?\n"
+                    "  hint: Keep the shape.\n")
+
+
+def test_a_return_that_is_missing_in_some_calls_only_shows_what_was_found():
+    result, text = graded("99.double", lambda x: 2 * x if len(x) == 3 else None)
+    assert result.done == ("shape",) and result.failed == "value" and "is a `return` missing" not in text
 
 
 @pytest.mark.parametrize("student", [None, ...])
@@ -98,7 +128,7 @@ def test_untouched_value_is_not_started(student):
 def test_stub_does_not_pass_a_careless_check():
     careless = Exercise(1, (step("any", "Write something.", lambda student: student(1) or True),))
     sys.modules["kaf.exercises.chapter99"].EXERCISES["99.careless"] = careless
-    assert not graded("99.careless", stub)[0].passed
+    assert not graded("99.careless", stub)[0].passed and not graded("99.careless", lambda x: print(end=""))[0].passed
 
 
 def test_what_torch_cannot_do_is_an_error_and_not_a_stub():

@@ -26,6 +26,7 @@ shape, value, gradient, invariance.
 """
 
 import difflib
+import dis
 import functools
 import importlib
 import inspect
@@ -95,8 +96,9 @@ class Grade:
 def grade(key: str, student: Any) -> Grade:
     """Check what the reader wrote for exercise ``key`` (``"02.gather"``) and print a line per step.
 
-    Stops at the first step that fails and shows its hint. What is still the stub counts as not started: a
-    function that returns None or raises an empty ``NotImplementedError``, or a value that is None or ``...``.
+    Stops at the first step that fails and shows its hint. What is still the stub counts as not started: a function
+    without code of its own or that raises an empty ``NotImplementedError``, or a value that is None or ``...``. One
+    that has code and returned None whenever called fails, and is asked for its ``return``.
     Nothing that the student's code does raises here, and the random numbers of torch and NumPy are left as they were.
     Raises ``ValueError`` for a key that does not exist.
     """
@@ -110,6 +112,8 @@ def grade(key: str, student: Any) -> Grade:
             print("not started")
             _show("hint", hint)
             return Grade(key, (), name, started=False)
+        if isinstance(watched, _Watched) and watched.mute:
+            right, message = False, "the function returned None: is a `return` missing?"
         print(f"{'✓' if right else '✗'} {name}")
         if not right:
             if message:
@@ -148,23 +152,40 @@ class _Watched:
 
     def __init__(self, function: Callable):
         functools.update_wrapper(self, function)
-        self.calls, self.empty = 0, 0
+        self.calls, self.none, self.refused = 0, 0, 0
 
     def __call__(self, *args, **kwargs):
         self.calls += 1
         try:
             result = self.__wrapped__(*args, **kwargs)
         except NotImplementedError as error:
-            self.empty += not error.args  # torch raises this too, with a message, for what it cannot do
+            self.refused += not error.args  # torch raises this too, with a message, for what it cannot do
             raise
-        self.empty += result is None
+        self.none += result is None
         return result
+
+    @property
+    def mute(self) -> bool:
+        """Whether it was called and returned None every time."""
+        return self.calls == self.none > 0
+
+
+def _does_nothing(function: Callable) -> bool:
+    """Whether a function has no code of its own; True for one whose code cannot be seen.
+
+    What remains of a docstring, of ``...`` and of ``pass`` returns a constant, in one instruction or two.
+    """
+    if not hasattr(function, "__code__"):
+        return True
+    work = [i.opname for i in dis.get_instructions(function.__code__) if i.opname not in ("RESUME", "NOP")]
+    return work in (["LOAD_CONST", "RETURN_VALUE"], ["RETURN_CONST"])
 
 
 def _untouched(student: Any) -> bool:
-    """Whether this is still the stub: None, ``...``, or a function that gave nothing whenever called."""
+    """Whether this is still the stub: None, ``...``, or a function that gave nothing and that does nothing."""
     if isinstance(student, _Watched):
-        return student.calls == student.empty > 0
+        gave_nothing = student.calls == student.none + student.refused > 0
+        return gave_nothing and (not student.none or _does_nothing(student.__wrapped__))
     return student is None or student is ...
 
 
