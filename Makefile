@@ -5,9 +5,16 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
 
+# make takes the two halves of such a path for two files.
+ifneq ($(words $(CURDIR)),1)
+$(error the path "$(CURDIR)" has a space in it, which make cannot work with: move this folder to a path without spaces)
+endif
+
 PYTHON ?= python3
 # Extra words for the installation of torch, such as "--index-url ADDRESS" of a build for your GPU or without one.
 TORCH_ARGS ?=
+# What `make lab` opens, from here.
+FOLDER ?= book/chapters
 VENV := .venv
 BIN := $(abspath $(VENV))/bin
 OLDEST := .venv-oldest
@@ -26,7 +33,7 @@ export TQDM_DISABLE := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help env book run lab wheels pages look chapters badges claims figure cost test lint unit notebooks oldest clean distclean
+.PHONY: help env book run lab handout wheels pages look chapters badges claims figure cost test lint unit notebooks oldest clean distclean
 
 help:  ## list these commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -39,8 +46,15 @@ run: $(EXECUTED)  ## run the chapters with papermill, into _build/executed
 
 pages: _build/html/index.html  ## render the book into _build/html
 
-lab: $(VENV)/kaf.done  ## open the chapters in JupyterLab
-	cd book && $(BIN)/jupyter lab chapters
+# Who looks at a training in the notebook wants its progress bar. Cells find their files through kaf, in any folder.
+lab: $(VENV)/kaf.done  ## open the chapters in JupyterLab, or those in FOLDER=handout
+	unset TQDM_DISABLE; $(BIN)/jupyter lab $(FOLDER)
+
+# Not over what is there: it may hold the answers of those who worked in it.
+handout: $(VENV)/kaf.done  ## write the chapters without their solutions into handout/
+	@test ! -e handout || { echo "handout/ is there already: move or remove it first" >&2; exit 1; }
+	$(BIN)/jupyter nbconvert --log-level ERROR --to notebook --TagRemovePreprocessor.enabled=True \
+	  --TagRemovePreprocessor.remove_cell_tags exercise-solution --output-dir handout book/chapters/*.ipynb
 
 wheels: $(VENV)/kaf.done  ## collect what `make env` installs, for machines without a network
 	$(BIN)/pip download --quiet --dest wheels $(TORCH) $(TORCH_ARGS)
@@ -86,8 +100,8 @@ notebooks: $(VENV)/kaf.done  ## run the committed chapters again and compare wha
 oldest: $(OLDEST)/lock.done  ## run the library's tests with the oldest versions it supports, in .venv-oldest
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR) $(OLDEST)/bin/python -m pytest -n 2 --dist loadscope --ignore tests/book --ignore tests/workflow tests
 
-clean:  ## remove what was built; the environment stays
-	rm -rf _build .pytest_cache .ruff_cache .hypothesis
+clean:  ## remove what was built, handout/ too; the environment stays
+	rm -rf _build handout .pytest_cache .ruff_cache .hypothesis
 
 distclean: clean  ## remove the environments too
 	rm -rf $(VENV) $(OLDEST)

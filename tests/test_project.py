@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -148,6 +149,42 @@ def test_readme_names_real_commands():
     quoted = re.findall(r"```.*?```|`[^`]*`", README, re.DOTALL)
     named = set(re.findall(r"\bmake ([a-z]+)", "\n".join(quoted)))
     assert {"book", "test"} <= named <= targets
+
+
+def run_make(folder, *words):
+    """make in a folder, with what it says."""
+    done = subprocess.run(["make", *words], cwd=folder, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(("words", "folder"), [([], "book/chapters"), (["FOLDER=handout"], "handout")])
+def test_the_lab_opens_a_folder_and_shows_progress(words, folder, tmp_path):
+    """With a program that says how it was called, in the place of JupyterLab."""
+    (tmp_path / "bin").mkdir()
+    jupyter = tmp_path / "bin" / "jupyter"
+    jupyter.write_text('#!/bin/sh\necho "${TQDM_DISABLE-bars} $OMP_NUM_THREADS: $*"\n')
+    jupyter.chmod(0o755)
+    for done in ("lock.done", "kaf.done"):
+        (tmp_path / done).touch()
+    code, said, _ = run_make(ROOT, "--silent", "lab", f"VENV={tmp_path}", "OMP_NUM_THREADS=3", *words)
+    assert code == 0 and said == f"bars 3: lab {folder}\n"
+
+
+def test_notebooks_to_hand_out_do_not_replace_those_that_are_there(tmp_path):
+    for name in ("Makefile", "requirements.lock", "pyproject.toml", "lock.done", "kaf.done"):
+        (tmp_path / name).write_text((ROOT / name).read_text() if (ROOT / name).exists() else "")
+    (tmp_path / "handout").mkdir()
+    code, _, said = run_make(tmp_path, "handout", "VENV=.")
+    assert code and "handout/ is there already" in said
+
+
+@pytest.mark.parametrize(("name", "works"), [("folder", True), ("my folder", False)])
+def test_a_folder_with_a_space_is_refused(name, works, tmp_path):
+    (tmp_path / name).mkdir()
+    shutil.copy(ROOT / "Makefile", tmp_path / name)
+    code, said, complaint = run_make(tmp_path / name, "help")
+    assert (code == 0) is works and ("make lab" in said) is works
+    assert works or "has a space in it" in complaint
 
 
 def test_readme_names_real_files():

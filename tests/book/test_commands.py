@@ -7,6 +7,7 @@ are not here, is asked for its help, and must know every option with which it is
 import ast
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -130,22 +131,32 @@ def test_pip_installs_the_project_as_written(tmp_path):
     assert (tmp_path / "into" / "kaf" / "explorers" / "common.js").is_file()
 
 
-@pytest.mark.parametrize("words", of("jupyter"))
-def test_notebooks_for_handing_out_have_no_solutions(words, tmp_path):
-    """As written, for one chapter instead of all, and into a folder that is thrown away."""
+def test_notebooks_for_handing_out_have_no_solutions(tmp_path):
+    """As make does it, for one chapter instead of all, and into a folder that is thrown away."""
+    make = ["make", "--dry-run", "handout"]
+    listed = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout.replace("\\\n", " ")
+    (command,) = (line for line in listed.split("\n") if "nbconvert" in line)
+    words = shlex.split(command)[1:]
     into = words.index("--output-dir") + 1
-    call = ["-m", *words[:into], str(tmp_path), str(ROOT / "book" / "chapters" / "04_local_ssl.ipynb")]
-    assert words[into + 1:] == ["book/chapters/*.ipynb"] and words[1] == "nbconvert"
-    subprocess.run([sys.executable, *call], cwd=ROOT, check=True, capture_output=True)
+    assert words[into:] == ["handout", "book/chapters/*.ipynb"]
+    call = [*words[:into], str(tmp_path), str(ROOT / "book" / "chapters" / "04_local_ssl.ipynb")]
+    subprocess.run([sys.executable, "-m", "jupyter", *call], cwd=ROOT, check=True, capture_output=True)
     tags = [tag for cell in nbformat.read(tmp_path / "04_local_ssl.ipynb", as_version=4).cells
             for tag in checks.tags(cell)]
     assert "exercise" in tags and "exercise-solution" not in tags
 
 
+@pytest.mark.parametrize("words", of("jupyter"))
+def test_jupyter_opens_the_chapters(words):
+    assert words[:2] == ["jupyter", "lab"] and list((ROOT / words[2]).glob("*.ipynb"))
+    assert subprocess.run([sys.executable, "-m", *words[:2], "--version"], check=False).returncode == 0
+
+
 def test_conda_is_given_a_file_that_it_can_read():
-    (words,) = (words for _, words in FOUND if words[0] == "conda")
-    assert words[:4] == ["conda", "env", "create", "-f"]
-    assert yaml.safe_load((ROOT / words[4]).read_text())["dependencies"]
+    create, activate = (words for _, words in FOUND if words[0] == "conda")
+    assert create[:4] == ["conda", "env", "create", "-f"] and activate[:2] == ["conda", "activate"]
+    environment = yaml.safe_load((ROOT / create[4]).read_text())
+    assert environment["dependencies"] and environment["name"] == activate[2]
 
 
 def test_the_environment_that_is_activated_is_the_one_that_make_builds():
