@@ -8,12 +8,17 @@ def setup(repository="ADDRESS", branch="BRANCH"):
 
     found = importlib.util.find_spec("kaf")
     if found is None or found.origin is None:  # or just a folder of that name
-        import torch  # kept as it is: pip is told its version. Without torch take a build from pytorch.org first.
-
         folder = Path("kaf-book").absolute()
-        if not (folder / "pyproject.toml").is_file():
-            address = os.environ.get("KAF_REPOSITORY", repository)
-            subprocess.run(["git", "clone", "--quiet", "--depth", "1", "--branch", branch, address, folder], check=True)
+        address = os.environ.get("KAF_REPOSITORY", repository)
+        clone = ["git", "clone", "--quiet", "--depth", "1", "--branch", branch, address, folder]
+        try:
+            import torch  # kept as it is: pip is told its version
+
+            if not (folder / "pyproject.toml").is_file():  # without a prompt, which nobody would see here
+                subprocess.run(clone, check=True, env=os.environ | {"GIT_TERMINAL_PROMPT": "0"})
+        except (ImportError, OSError, subprocess.CalledProcessError) as error:
+            raise RuntimeError("kaf is not in this kernel: start the notebook with `make lab`, or choose the Python in "
+                               ".venv as its kernel; in Colab put your repository's address into this cell") from error
         (folder / "torch.txt").write_text(f"torch=={torch.__version__}\n")
         pip = [sys.executable, "-m", "pip", "install", "--constraint", folder / "torch.txt", "--editable", folder]
         done = subprocess.run(pip, capture_output=True, text=True)

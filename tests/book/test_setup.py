@@ -95,6 +95,16 @@ def test_torch_is_never_replaced(bare, environment, tmp_path):
     assert "kaf does not install beside torch 2.0.0" in done.stderr and "(constraint)" in done.stderr
 
 
+@pytest.mark.parametrize("before", ["", "import sys\nsys.modules['torch'] = None\n"], ids=["no address", "no torch"])
+def test_where_kaf_cannot_be_had_it_says_which_kernel_has_it(before, bare, environment, tmp_path):
+    (tmp_path / "cell.py").write_text(before + setup())
+    words = environment | {"KAF_REPOSITORY": "file:///nowhere"}
+    done = subprocess.run([bare, "cell.py"], env=words, capture_output=True, text=True, check=False)
+    assert done.returncode and not (tmp_path / "kaf-book").exists()
+    assert done.stderr.strip().split("\n")[-1].startswith("RuntimeError: kaf is not in this kernel: start the notebook")
+    assert ("/nowhere" if not before else "import of torch halted") in done.stderr, "what it failed at stays visible"
+
+
 def test_the_address_is_that_of_the_configuration():
     url, branch = repository()
     assert f'repository="{url}", branch="{branch}"' in setup() and "ADDRESS" not in setup()
