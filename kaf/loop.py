@@ -34,7 +34,9 @@ Loss = Callable[[nn.Module, Any, int], tuple[Tensor, dict[str, float | Tensor]]]
 
 
 def make_fabric(device: str = "auto", devices: int = 1, num_nodes: int = 1, precision: str = "auto") -> Fabric:
-    """Fabric on one of :data:`DEVICES`; ``auto`` takes a GPU where there is one.
+    """Fabric on one of :data:`DEVICES`; ``auto`` takes an NVIDIA GPU where there is one, else the processor.
+
+    ``mps``, the GPU of a Mac, was never tested: only who asks for it by name gets it.
 
     ``precision`` is float32 (``32``), autocast to bfloat16 (``bf16``; processors with AMX train two to three times as
     fast with it, most others more slowly) or to float16 with a scaled loss (``fp16``), or ``auto``: on a GPU bf16, or
@@ -49,6 +51,8 @@ def make_fabric(device: str = "auto", devices: int = 1, num_nodes: int = 1, prec
     if there and not there():
         raise ValueError(f"device {device!r} was asked for, but torch {torch.__version__} finds none here: take 'auto' "
                          "or 'cpu', or install the build of torch for it")
+    if device == "auto":  # Fabric's own choice would prefer mps
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     if devices * num_nodes > 1:
         return _join(device, devices, num_nodes, precision)
     return Fabric(accelerator=device, devices=1, plugins=[_precision(device, precision)])
@@ -57,13 +61,12 @@ def make_fabric(device: str = "auto", devices: int = 1, num_nodes: int = 1, prec
 def _precision(device: str, precision: str) -> Precision:
     if precision == "32":
         return Precision()
-    on = Fabric(accelerator=device, devices=1).device.type
     if precision == "auto":
-        if on != "cuda":
+        if device != "cuda":
             return Precision()
         # An older GPU, such as the T4, only emulates bfloat16: slower than float32, and without convolutions of cuDNN.
         precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return Autocast(MIXED[precision], on)
+    return Autocast(MIXED[precision], device)
 
 
 class Autocast(MixedPrecision):

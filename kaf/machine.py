@@ -12,16 +12,16 @@ FULL_GB = 12
 
 
 def describe_machine() -> str:
-    """Versions, the GPU or the processor cores, and the largest scale that fits, in one line."""
+    """Versions, the GPU or the processor cores, and the largest scale that fits, in one line.
+
+    The GPU of a Mac does not count: only the device ``mps`` takes it.
+    """
     versions = f"kaf {kaf.__version__}, torch {torch.__version__}"
-    gigabytes = 0.0
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_properties(0)
         gigabytes = gpu.total_memory / 1e9
-        what = f"GPU: {gpu.name}, {gigabytes:.0f} GB"
-    elif torch.backends.mps.is_available():
-        what = "GPU: Apple"
-    else:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return f"{versions}; GPU: none, {cores} processor cores; scale 'smoke' fits"
-    return f"{versions}; {what}; scale {'full' if gigabytes >= FULL_GB else 'laptop'!r} fits"
+        scale = "full" if gigabytes >= FULL_GB else "laptop"
+        return f"{versions}; GPU: {gpu.name}, {gigabytes:.0f} GB; scale {scale!r} fits"
+    gpu = "Apple, untested" if torch.backends.mps.is_available() else "none"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{versions}; GPU: {gpu}, {cores} processor cores; scale 'smoke' fits"

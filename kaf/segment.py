@@ -148,7 +148,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("run", type=Path, help="folder of a finished fine-tuning run")
     parser.add_argument("image", type=Path, help="NIfTI file of one volume")
     parser.add_argument("out", type=Path, help="NIfTI file for the labels")
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
+    parser.add_argument("--device", default="auto", help="auto (default: cuda, else cpu), cpu, cuda or mps")
     parser.add_argument("--frame", type=int, help="frame of a 4-D file, from 0")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
     a = parser.parse_args(arguments)

@@ -61,7 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
     shared.add_argument("--test-root", default="", help="folder of those who test, for the protocol external")
     shared.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
                         help="change the configuration, for instance pretrain__optim__batch=64; may be repeated")
-    shared.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    shared.add_argument("--device", default="auto", help="auto (cuda, else cpu), cpu, cuda or mps")
     shared.add_argument("--workers", type=int, default=0, help="processes that read ahead, for each device; a GPU "
                         "waits less with some")
     shared.add_argument("--devices", type=int, default=1, help="devices of each machine")

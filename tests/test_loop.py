@@ -21,8 +21,6 @@ def test_a_gpu_uses_bfloat16_only_where_it_has_it(monkeypatch, native, precision
     made = []
 
     class Recorded:
-        device = torch.device("cuda")
-
         def __init__(self, plugins=(), **_):
             made.extend(plugins)
 
@@ -32,6 +30,19 @@ def test_a_gpu_uses_bfloat16_only_where_it_has_it(monkeypatch, native, precision
     make_fabric("cuda")
     (plugin,) = made
     assert plugin.precision == precision
+
+
+@pytest.mark.parametrize(("device", "cuda", "chosen"), [("auto", False, "cpu"), ("auto", True, "cuda"),
+                                                        ("mps", True, "mps")])
+@pytest.mark.parametrize("precision", ["32", "auto"])
+def test_the_gpu_of_a_mac_is_taken_only_by_name(monkeypatch, device, cuda, chosen, precision):
+    made = []
+    monkeypatch.setattr(loop, "Fabric", lambda accelerator, **_: made.append(accelerator))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    make_fabric(device, precision=precision)
+    assert set(made) == {chosen}
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16", "fp16"])

@@ -27,6 +27,7 @@ def test_a_gpu_is_named_and_its_memory_decides(monkeypatch, gigabytes, scale):
     assert describe_machine().endswith(f"; GPU: Some GPU, {gigabytes:.0f} GB; scale {scale!r} fits")
 
 
-def test_a_gpu_without_memory_of_its_own(monkeypatch):
+def test_a_gpu_that_is_taken_only_when_asked_for(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert describe_machine().endswith("GPU: Apple; scale 'laptop' fits")
+    line = describe_machine()
+    assert "; GPU: Apple, untested, " in line and line.endswith(" processor cores; scale 'smoke' fits")

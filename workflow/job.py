@@ -51,7 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-root", default="", help="folder of the data set as downloaded; a phantom needs none")
     parser.add_argument("--output", default="", help="folder for stores and runs")
     parser.add_argument("--records", default=str(FOLDER), help="folder of the records")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--device", default="auto", help="auto (cuda, else cpu), cpu, cuda or mps")
     return parser
 
 
