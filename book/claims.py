@@ -12,10 +12,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, for book/ and workflow/
 
 from book.dress import BOOK, CHAPTERS
-from book.entries import LONGER, PARTS, PRETRAINED, SCRATCH, TAUGHT, UNET, WIDE, Entry, evidence
-from book.findings import luck, luck_of, measure, sizes_of, still_open, verdict_of
+from book.entries import PARTS, Entry
+from book.facts import AFTER_2500, LONGER, PRETRAINED, SCRATCH, TAUGHT, UNET, WIDE, evidence
+from book.findings import as_it_is, luck, luck_of, measure, sizes_of, still_open, verdict_of
 from kaf.files import replacing
-from kaf.noise import Noise, in_words, noise_floor
+from kaf.noise import Noise, in_words, luck_in_words, noise_floor
 from kaf.records import FOLDER, lineage
 from kaf.report import p_value
 from kaf.verdicts import Comparison
@@ -29,6 +30,7 @@ MAIN = (
     ("Do more filters help a UNet?", "C1", WIDE, UNET),
     ("Do KAF layers help a UNet?", "M3", SCRATCH, UNET),
     ("More than as many weights in filters do?", "M3", SCRATCH, WIDE),
+    ("And after five times as many steps?", "M3", *AFTER_2500),
     ("Does pretraining help a network with KAF layers?", "M2", PRETRAINED, SCRATCH),
     ("More than a UNet gains by as many steps on its labels?", "C1", PRETRAINED, LONGER),
     ("Does the pretraining of PCL gain more than that?", "C1", "PCL", LONGER),
@@ -43,19 +45,37 @@ def anchor(entry: Entry) -> str:
 
 def in_short(records: Path) -> list[str]:
     """The main comparisons, a line for each place."""
-    lines = ["## In short", "", "| | | where | difference in Dice (95 % over patients) | entry |",
-             "|---|---|---|---|---|"]
+    lines = ["## In short", "", "| | | where | difference in Dice (95 % over patients) | over trainings | entry |",
+             "|---|---|---|---|---|---|"]
     entries = {entry.key: entry for entries in PARTS.values() for entry in entries}
     for question, key, label, reference in MAIN:
         pair = {label, reference}
         found = [c if c.label == label else c.flipped for c in measure(entries[key], records)
                  if {c.label, c.reference} == pair]
         for c in found:
-            lines.append(f"| {question} | {label} against {reference} | {c.where}, {c.patients} patients, {c.runs} "
-                         f"training{'s' * (c.runs > 1)} | {c.difference:+.3f} ({c.low:+.3f} to {c.high:+.3f}): "
-                         f"{in_words(c, luck(records))} | [{key}](#{anchor(entries[key])}) |")
+            steps = f", {c.steps} steps" if c.steps else ""
+            trainings = f"{c.runs} training{'s' * (c.runs > 1)}"
+            cells = (question, f"{label} against {reference}", f"{c.where}{steps}, {c.patients} patients, {trainings}",
+                     f"{c.difference:+.3f} ({c.low:+.3f} to {c.high:+.3f}), p = {p_value(c.p)}: {c.verdict}",
+                     luck_in_words(c, luck(records)), f"[{key}](#{anchor(entries[key])})")
+            lines.append(f"| {' | '.join(cells)} |")
             question = ""
-    return [*lines, "", "How far the best of them goes, beside the paper: [D9](#entry-d9).", ""]
+    return [*lines, "", meaning(records), "", "How far the best of them goes, beside the paper: [D9](#entry-d9).", ""]
+
+
+def meaning(records: Path) -> str:
+    """The words of the first table."""
+    scales = []
+    for grid in ("fewshot", "fewshot_laptop"):
+        for facts in list(evidence(grid, records).runs.values())[:1]:
+            e = facts["config"]["experiment"]
+            scales.append(f"*{e['scale']}*: images of {e['data']['size']} px of {e['data']['spacing_mm']} mm, "
+                          f"{e['width']} filters in the first block")
+    return " ".join(["M is the number of labelled patients.", *([f"Scale {'; '.join(scales)}."] if scales else []),
+                     "The {term}`wide UNet` has the widths that KAF layers give a network, without the layers. PCL "
+                     "pretrains a UNet by the positions of its slices. *As many steps*: on its labels alone, for as "
+                     "many steps as both trainings of the other side. *No difference shown*: the interval, the "
+                     "corrected test or both leave it open."])
 
 
 def overview(records: Path) -> list[str]:
@@ -105,6 +125,7 @@ def section(entry: Entry, records: Path) -> list[str]:
         named = "; ".join(f"`{grid}`" + f" ({size or 'not recorded yet'})" for grid, size in sizes.items())
         commands = ", ".join(f"`snakemake --config grid={grid} acdc=DIR`" for grid in grids)
         lines += ["", f"Records: {named}. Commands: {commands}."]
+        lines += [line for grid in grids for said in as_it_is(entry, grid, records) for line in ("", said)]
     if (CHAPTERS / f"{entry.chapter}.ipynb").is_file():
         lines += ["", f"Figure and discussion: [chapter {int(entry.chapter[:2])}](../chapters/{entry.chapter}.ipynb)."]
     return [*lines, ""]
@@ -142,9 +163,12 @@ with five of them. A difference *holds over trainings* where that interval leave
 
 The {term}`noise floor` is what luck alone makes of the difference of so many trainings, at most, in 95 of 100 cases; it
 is measured where the grid `seeds` has trained one of the methods for as many steps, on one fold with several seeds. A
-difference *below* it cannot be told from luck, whatever its verdict over patients. Where one side goes on from the
-trained network of the other, or only treats its predictions in another way, both share their luck, and the floor does
-not apply (*related*).
+difference *below* it may be luck, by what few seeds on one fold say. Where it holds over trainings all the same, the
+two disagree, and the tables say both. Where one side goes on from the trained network of the other, or only treats its
+predictions in another way, both share their luck, and the floor does not apply (*related*).
+
+Of an entry in which no difference that is shown holds over trainings, the verdict says *for these trained networks
+alone*.
 
 ### For which networks
 

@@ -1,28 +1,27 @@
 """What the page "Claims and evidence" has entries for, and with which recorded runs each is measured."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
-import pandas as pd
-from scipy.stats import kruskal
-
-from book.dress import CHAPTERS
-from kaf.evaluate import pooled_dice, summarise
-from kaf.expected import read_paper
-from kaf.monitors import COLLAPSED, FLAT
-from kaf.records import Record
-from kaf.report import p_value, read_numbers
-from kaf.robustness import hardest
-from kaf.verdicts import labelled
-from workflow import plan
-
-SCRATCH, PRETRAINED, UNET, WIDE, SWIN = "KAF from scratch", "KAF pretrained", "UNet", "wide UNet", "SwinUNETR"
-OTHERS = ("Rotation", "SimCLR", "GCL", "PCL")
-LONGER = f"{UNET}: as many steps"  # on its labels alone, for as long as pretraining and fine-tuning together
-TAUGHT = f"{WIDE} self-trained"
+from book.facts import (
+    AFTER_2500,
+    LONGER,
+    OTHERS,
+    PRETRAINED,
+    SCRATCH,
+    SWIN,
+    TAUGHT,
+    UNET,
+    WIDE,
+    collapse,
+    failed_training,
+    gain_by_group,
+    keypoints_under,
+    pretrained_networks,
+    reached,
+)
+from kaf.monitors import FLAT
 
 
 @dataclass(frozen=True)
@@ -48,12 +47,6 @@ class Entry:
     facts: Callable[[Path], str] | None = None  # further findings in words, of the folder of records; empty: none
 
 
-@cache
-def evidence(grid: str, records: Path) -> Record:
-    """What is recorded of a grid (:func:`workflow.plan.evidence`), read once."""
-    return plan.evidence(grid, records)
-
-
 def settings(method: str, *names: str) -> tuple[str, ...]:
     """Labels of a method under some settings."""
     return tuple(f"{method}: {name}" for name in names)
@@ -64,72 +57,6 @@ def both(grid: str, *names: str) -> tuple[Trial, ...]:
     return tuple(Trial(grid, settings(method, *names), method) for method in (SCRATCH, PRETRAINED))
 
 
-def keypoints_under(kinds: tuple[str, ...], column: str, words: str, digits: int = 2) -> Callable[[Path], str]:
-    """A finding: the mean of a column on the images as they are and under each corruption at its hardest."""
-
-    def finding(records: Path) -> str:
-        rows = evidence("corruption", records).rows
-        rows = labelled(rows)[lambda table: table["label"] == SCRATCH] if len(rows) else rows
-        if rows.empty:
-            return ""
-        parts = []
-        for kind in kinds:
-            level = hardest(rows, kind)
-            mean = rows.loc[(rows["corruption"] == kind) & (rows["level"] == level), column].mean()
-            parts.append(f"{kind} {level:g}{UNITS.get(kind, '')}: "
-                         + ("no keypoints" if pd.isna(mean) else f"{mean:.{digits}f}"))
-        asis = rows.loc[rows["corruption"] == "", column].mean()
-        return f"{words}: as it is {asis:.{digits}f}, {', '.join(parts)}."
-
-    return finding
-
-
-def gain_by_group(records: Path) -> str:
-    """Whether what pretraining gains a patient differs between groups: Kruskal and Wallis (1952)."""
-    rows = evidence("fewshot", records).rows
-    rows = labelled(rows)[lambda table: table["label"].isin([SCRATCH, PRETRAINED])] if len(rows) else rows
-    parts = []
-    for m, of_m in rows.groupby("m"):
-        means = of_m.groupby(["group", "patient", "label"])["dice"].mean().unstack()
-        if set(means) != {SCRATCH, PRETRAINED}:
-            continue
-        gains = [gain for _, gain in (means[PRETRAINED] - means[SCRATCH]).dropna().groupby("group")]
-        if len(gains) > 1:
-            parts.append(f"at M = {m} p = {p_value(kruskal(*gains).pvalue)}")
-    return f"Between the groups the gain from pretraining differs with {', '.join(parts)} (Kruskal and Wallis)." \
-        if parts else ""
-
-
-def collapse(_: Path) -> str:
-    """What chapter 5 shows of a pretraining that collapses; its last digits differ between machines."""
-    numbers = read_numbers(json.loads((CHAPTERS / "05_pretrain.ipynb").read_text()))
-    flat, spread = (numbers[f"spread_at_{size}_rate"] < COLLAPSED for size in ("large", "small"))
-    return (f"The monitor warns where features spread by less than {COLLAPSED:g}. Pretrained at a rate of .1 they "
-            f"{'do' if flat else 'do not'}, at .002 they {'do' if spread else 'do not'}.")
-
-
-def reached(records: Path) -> str:
-    """The Dice of what goes as far as this book goes, beside the paper's best."""
-    rows, paper = evidence("strongest", records).rows, read_paper("acdc")
-    if rows.empty:
-        return ""
-    rows = labelled(rows)
-    parts = []
-    for m, of_m in rows.groupby("m"):
-        own = of_m[of_m["label"] == TAUGHT]
-        if own.empty:
-            continue
-        dice, folds = summarise(own, ["label"], ["dice"])["dice"].item(), own["fold"].nunique()
-        pooled = pooled_dice(own, ["fold", "structure"]).mean()
-        parts.append(f"At M = {m} {TAUGHT} has a mean Dice per patient and frame of {dice:.3f}, over {folds} "
-                     f"fold{'s' * (folds > 1)}; scored like the paper, on the voxels of a fold together, {pooled:.3f}. "
-                     f"The paper's best is {paper.loc[paper['m'] == m, 'dice'].max():.3f}.")
-    return " ".join([*parts, "More than the method differs: folds and labelled patients are others, here small pieces "
-                     "of the predictions are removed, and the paper's pretraining saw the test patients and its epoch "
-                     "was chosen on them."]) if parts else ""
-
-
-UNITS = {"blur": " px", "noise": " of the grey range"}  # of the levels of kaf.robustness.corrupt; others are factors
 POINTS = tuple(f"{count} points" for count in (12, 25, 50, 100, 200, 500))
 CORRUPTIONS = ("blur", "noise", "contrast", "bias")
 PARTS = {
@@ -140,16 +67,17 @@ PARTS = {
               "07_ablations", "worse"),
         Entry("M2", "Global and local pretraining is a better start under few labels: others are worse",
               (Trial("fewshot", (SCRATCH, *OTHERS), PRETRAINED), Trial("fewshot_laptop", (SCRATCH,), PRETRAINED)),
-              "06_fewshot", "worse"),
+              "06_fewshot", "worse", facts=pretrained_networks),
         Entry("M3", "The layer helps without pretraining too, most when labels are fewest; also beside a UNet of the "
               "same widths", (*(Trial(grid, (SCRATCH,), reference) for grid in ("fewshot", "fewshot_laptop")
                                 for reference in (UNET, WIDE)),
-                              Trial("fewshot_laptop", (f"{SCRATCH}: 2500 steps",), f"{WIDE}: 2500 steps")),
+                              Trial("fewshot_laptop", AFTER_2500[:1], AFTER_2500[1])),
               "06_fewshot", "better"),
     ),
     "First experiments": (
         Entry("E1", "One layer after the first encoder block is better than none, with two labelled patients",
-              (Trial("claims", settings(SCRATCH, "level 1"), UNET),), "07_ablations", "better"),
+              (Trial("claims", settings(SCRATCH, "level 1"), UNET),), "07_ablations", "better",
+              facts=failed_training),
         Entry("E2", "50, 100 or 200 keypoints",
               tuple(Trial(grid, settings(SCRATCH, "50 points", "100 points", "200 points"), SCRATCH)
                     for grid in ("points", "points_laptop")), "07_ablations"),
@@ -159,7 +87,8 @@ PARTS = {
     ),
     "Open questions": (
         Entry("Q1", "Dice against the number of keypoints: is there a best trade-off with cost?",
-              (*both("points", *POINTS), Trial("points_laptop", settings(SCRATCH, *POINTS), SCRATCH)), "07_ablations"),
+              (*both("points", *POINTS), Trial("points_laptop", settings(SCRATCH, *POINTS), SCRATCH)), "07_ablations",
+              facts=lambda _: "Operations, time and memory for each number stand in chapter 7."),
         Entry("Q2", "KAF in three dimensions"),
         Entry("Q3", "How far may the matching window vary, on more than one data set?",
               (Trial("window", settings(PRETRAINED, "6 mm", "12 mm", "25 mm", "50 mm"), PRETRAINED),),
@@ -222,14 +151,16 @@ PARTS = {
                *(Trial("strongest", (f"{TAUGHT}: after 2500 steps",), reference)
                  for reference in (TAUGHT, f"{WIDE}: as many steps"))), "09_alternatives", facts=reached),
         Entry("D10", "Does it matter how long networks are trained?",
-              (*(Trial("length", (f"{method}: brief",), method) for method in (UNET, WIDE, SCRATCH, PRETRAINED)),
-               Trial("length", (f"{WIDE}: brief", f"{SCRATCH}: brief", f"{PRETRAINED}: brief"), f"{UNET}: brief"),
-               *(Trial("length", (f"{PRETRAINED}: brief, long pretraining",), f"{method}: brief")
-                 for method in (PRETRAINED, SCRATCH, UNET))), "07_ablations"),
+              tuple(Trial("length", (f"{method}: brief",), method) for method in (UNET, WIDE, SCRATCH, PRETRAINED)),
+              "07_ablations"),
         Entry("D11", "Does it help to pretrain encoder and decoder, by restoring masked slices?",
               tuple(Trial("restoration", ("Restoration",), reference) for reference in (UNET, LONGER)),
               "09_alternatives"),
         Entry("D12", "Should slices be predicted turned as well, and the mean be taken?",
               (Trial("rotations", settings(WIDE, "10 degrees", "20 degrees"), WIDE),), "09_alternatives"),
+        Entry("D13", "Where do methods stand after a fifth of the steps, and does long pretraining help then?",
+              (Trial("length", (f"{WIDE}: brief", f"{SCRATCH}: brief", f"{PRETRAINED}: brief"), f"{UNET}: brief"),
+               *(Trial("length", (f"{PRETRAINED}: brief, long pretraining",), f"{method}: brief")
+                 for method in (PRETRAINED, SCRATCH, UNET))), "07_ablations", facts=failed_training),
     ),
 }

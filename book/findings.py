@@ -1,21 +1,25 @@
 """What the recorded runs say about an entry of the page "Claims and evidence"."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from math import isnan
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from book.entries import Entry, evidence
+from book.entries import Entry
+from book.facts import evidence
+from kaf.config import restore
 from kaf.finetune import get_method
 from kaf.noise import Noise, below_floor, noise_by_place, noise_floor
-from kaf.records import Record
+from kaf.records import Record, lineage
 from kaf.verdicts import Comparison, comparisons, corrected, labelled, lost_dice, overall
 from workflow.plan import Plan
 
 OPEN = "Open: nothing is recorded under today's configuration."
+ALONE = "for these trained networks alone"  # where it may be the luck of trainings
 FAIR = ": as many steps"  # of a reference that was trained for as long as both trainings of the other side
 
 
@@ -38,20 +42,28 @@ def verdict_of(entry: Entry, found: list[Comparison]) -> str:
     """The verdict in words: of a claim whether it holds, of a question what the comparisons say.
 
     Where some references were trained for as many steps in all as the other side, and some were not, it has two parts.
+    It is limited to the trained networks where no difference that is shown holds over trainings.
     """
     said = overall(found)
     if said == "open":
         return OPEN
+    shown = [c for c in found if c.shown]
+    alone = "" if not shown or any(c.runs > 1 and c.trainings_agree for c in shown) else ", " + ALONE
+    return f"{_in_words(entry, found, said)}{alone}."
+
+
+def _in_words(entry: Entry, found: list[Comparison], said: str) -> str:
+    """The verdict over patients, of all comparisons together ``said``."""
     fair = [c for c in found if c.reference.endswith(FAIR) and not c.related]  # who goes on from it trains longer
     if fair and len(fair) < len(found):
         other = overall([c for c in found if c not in fair])
-        return f"{other.capitalize()}; beside as many steps in all: {overall(fair)}."
+        return f"{other.capitalize()}; beside as many steps in all: {overall(fair)}"
     if not entry.claim or said == "mixed":
-        return f"{said.capitalize()}."
+        return said.capitalize()
     if said == "no difference shown":
-        return "Not shown."
+        return "Not shown"
     holds = "Supported" if said.startswith(entry.claim) else "Contradicted"
-    return f"{holds} in some comparisons, not shown in others." if said.endswith("some") else f"{holds}."
+    return f"{holds} in some comparisons, not shown in others" if said.endswith("some") else holds
 
 
 def luck_of(found: list[Comparison], noise: Mapping[tuple[str, int, str], Noise]) -> tuple[str, str]:
@@ -93,6 +105,31 @@ def still_open(entry: Entry, records: Path) -> str:
         return ""
     each = ", ".join(f"{label} ({len(some)})" for label, some in missing.groupby("label", sort=False))
     return f"Not recorded yet, {len(missing)} of {len(runs)} runs: {each}."
+
+
+def as_it_is(entry: Entry, grid: str, records: Path) -> list[str]:
+    """What networks with KAF layers are without a setting, a sentence each, where settings are compared with them."""
+    rows, runs = evidence(grid, records).rows, evidence(grid, records).runs
+    references = {trial.reference for trial in entry.trials if trial.grid == grid and trial.reference.startswith("KAF")
+                  and any(label.startswith(f"{trial.reference}: ") for label in trial.labels)}
+    said = []
+    for name in sorted(references) if len(rows) else []:
+        own = labelled(rows)[lambda table, name=name: table["label"] == name]["run"]
+        for facts in [runs[run] for run in own[:1]]:
+            said.append(f"{name} as it is, in `{grid}`: {', '.join(_facts_of(facts))}.")
+    return said
+
+
+def _facts_of(run: Mapping[str, Any]) -> Iterator[str]:
+    """What settings of grids change, as a recorded run has it."""
+    chain = [facts["config"]["experiment"] for facts in lineage(run)]
+    e, before = restore(chain[0]), [restore(found).pretrain for found in chain if found.get("pretrain")]
+    yield f"{e.data.points} keypoints of {e.data.detector.upper()} a slice at most"
+    yield f"layers behind levels {', '.join(str(level + 1) for level in e.kaf.levels)}, {e.kaf.depth} blocks deep"
+    for pretrain in before:
+        yield f"weights {', '.join(f'{w:g}' for w in pretrain.weights)} of L_pcl, L_global and L_local"
+        yield f"a matching window of {pretrain.match_px * (e.data.spacing_mm or 1):g} mm"
+    yield f"{e.finetune.optim.steps} steps of fine-tuning"
 
 
 def sizes_of(entry: Entry, grid: str, records: Path) -> list[str]:

@@ -80,6 +80,14 @@ def in_words(c: Comparison, noise: Mapping[tuple[str, int, str], Noise]) -> str:
     return f"{c.verdict}, below the noise floor" if below_floor(c, noise) else c.verdict
 
 
+def luck_in_words(c: Comparison, noise: Mapping[tuple[str, int, str], Noise]) -> str:
+    """What is known of other trainings where a difference is shown; empty where none is."""
+    if not c.shown:
+        return ""
+    told = "one training, a hint" if c.runs == 1 else "holds" if c.trainings_agree else "does not hold"
+    return f"{told}; below the noise floor" if below_floor(c, noise) else told
+
+
 def below_floor(c: Comparison, noise: Mapping[tuple[str, int, str], Noise]) -> bool:
     """Whether a difference is shown over patients and yet smaller than its :func:`noise_floor`."""
     return c.shown and abs(c.difference) < noise_floor(c, noise)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from kaf.noise import Noise, in_words, noise_by_place, noise_floor, run_noise
+from kaf.noise import Noise, in_words, luck_in_words, noise_by_place, noise_floor, run_noise
 from kaf.verdicts import Comparison
 
 PLACE = "acdc, scale laptop, M = 2"
@@ -58,6 +58,16 @@ def test_the_floor_is_that_of_both_sides_and_of_all_their_trainings():
 def test_networks_that_share_their_training_share_its_luck():
     noise = {(PLACE, 400, "KAF"): Noise(0.0002, 3)}
     assert noise_floor(C, noise) > 0 and np.isnan(noise_floor(replace(C, related=True), noise))
+
+
+@pytest.mark.parametrize("runs, over, told", [(1, (float("nan"),) * 2, "one training, a hint"),
+                                              (5, (0.01, 0.1), "holds"), (5, (-0.01, 0.1), "does not hold")])
+def test_what_is_known_of_other_trainings_is_said_where_a_difference_is_shown(runs, over, told):
+    c = replace(C, runs=runs, over_runs=over)
+    assert luck_in_words(c, {}) == told and luck_in_words(replace(c, p=0.5), {}) == ""
+    noise = {(PLACE, 400, "KAF"): Noise(0.0002, 3)}
+    floor = noise_floor(c, noise)
+    assert luck_in_words(replace(c, difference=0.9 * floor), noise) == f"{told}; below the noise floor"
 
 
 def test_a_difference_below_the_floor_says_so():

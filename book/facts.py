@@ -1,0 +1,119 @@
+"""Findings of the page "Claims and evidence" in words, and the names that its entries use."""
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+from scipy.stats import kruskal
+
+from book.dress import CHAPTERS
+from kaf.evaluate import pooled_dice, summarise
+from kaf.expected import read_paper
+from kaf.monitors import COLLAPSED
+from kaf.records import Record
+from kaf.report import p_value, read_numbers
+from kaf.robustness import hardest
+from kaf.verdicts import labelled
+from workflow import plan
+
+SCRATCH, PRETRAINED, UNET, WIDE, SWIN = "KAF from scratch", "KAF pretrained", "UNet", "wide UNet", "SwinUNETR"
+OTHERS = ("Rotation", "SimCLR", "GCL", "PCL")
+LONGER = f"{UNET}: as many steps"  # on its labels alone, for as long as pretraining and fine-tuning together
+TAUGHT = f"{WIDE} self-trained"
+AFTER_2500 = (f"{SCRATCH}: 2500 steps", f"{WIDE}: 2500 steps")  # of the grid fewshot_laptop
+UNITS = {"blur": " px", "noise": " of the grey range"}  # of the levels of kaf.robustness.corrupt; others are factors
+
+
+@cache
+def evidence(grid: str, records: Path) -> Record:
+    """What is recorded of a grid (:func:`workflow.plan.evidence`), read once."""
+    return plan.evidence(grid, records)
+
+
+def keypoints_under(kinds: tuple[str, ...], column: str, words: str, digits: int = 2) -> Callable[[Path], str]:
+    """A finding: the mean of a column on the images as they are and under each corruption at its hardest."""
+
+    def finding(records: Path) -> str:
+        rows = evidence("corruption", records).rows
+        rows = labelled(rows)[lambda table: table["label"] == SCRATCH] if len(rows) else rows
+        if rows.empty:
+            return ""
+        parts = []
+        for kind in kinds:
+            level = hardest(rows, kind)
+            mean = rows.loc[(rows["corruption"] == kind) & (rows["level"] == level), column].mean()
+            parts.append(f"{kind} {level:g}{UNITS.get(kind, '')}: "
+                         + ("no keypoints" if pd.isna(mean) else f"{mean:.{digits}f}"))
+        asis = rows.loc[rows["corruption"] == "", column].mean()
+        where = (f"{rows['dataset'].iloc[0]}, {rows['patient'].nunique()} patients, {SCRATCH}, "
+                 f"{rows['run'].nunique()} training{'s' * (rows['run'].nunique() > 1)}")
+        return f"{where}. {words}: as it is {asis:.{digits}f}, {', '.join(parts)}."
+
+    return finding
+
+
+def gain_by_group(records: Path) -> str:
+    """Whether what pretraining gains a patient differs between groups: Kruskal and Wallis (1952)."""
+    rows = evidence("fewshot", records).rows
+    rows = labelled(rows)[lambda table: table["label"].isin([SCRATCH, PRETRAINED])] if len(rows) else rows
+    parts = []
+    for m, of_m in rows.groupby("m"):
+        means = of_m.groupby(["group", "patient", "label"])["dice"].mean().unstack()
+        if set(means) != {SCRATCH, PRETRAINED}:
+            continue
+        gains = [gain for _, gain in (means[PRETRAINED] - means[SCRATCH]).dropna().groupby("group")]
+        if len(gains) > 1:
+            parts.append(f"M = {m} p = {p_value(kruskal(*gains).pvalue)}")
+    return f"Whether the gain from pretraining differs between the groups: {', '.join(parts)} (Kruskal and Wallis)." \
+        if parts else ""
+
+
+def collapse(_: Path) -> str:
+    """What chapter 5 shows of a pretraining that collapses; its last digits differ between machines."""
+    numbers = read_numbers(json.loads((CHAPTERS / "05_pretrain.ipynb").read_text()))
+    flat, spread = (numbers[f"spread_at_{size}_rate"] < COLLAPSED for size in ("large", "small"))
+    return (f"The monitor warns where features spread by less than {COLLAPSED:g}. On the phantom, pretrained at a rate "
+            f"of .1, they {'do' if flat else 'do not'}, at .002 they {'do' if spread else 'do not'}.")
+
+
+def reached(records: Path) -> str:
+    """The Dice of what goes as far as this book goes, beside the paper's best."""
+    rows, paper = evidence("strongest", records).rows, read_paper("acdc")
+    if rows.empty:
+        return ""
+    rows = labelled(rows)
+    parts = []
+    for m, of_m in rows.groupby("m"):
+        own = of_m[of_m["label"] == TAUGHT]
+        if own.empty:
+            continue
+        dice, folds = summarise(own, ["label"], ["dice"])["dice"].item(), own["fold"].nunique()
+        pooled = pooled_dice(own, ["fold", "structure"]).mean()
+        parts.append(f"At M = {m} {TAUGHT} has a mean Dice per patient and frame of {dice:.3f}, over {folds} "
+                     f"fold{'s' * (folds > 1)}; scored like the paper, on the voxels of a fold together, {pooled:.3f}. "
+                     f"The paper's best is {paper.loc[paper['m'] == m, 'dice'].max():.3f}.")
+    return " ".join([*parts, "More than the method differs: folds and labelled patients are others, here small pieces "
+                     "of the predictions are removed, and the paper's pretraining saw the test patients and its epoch "
+                     "was chosen on them. What starts after 2500 steps trains for as many as both together, and has no "
+                     "partner of that length. Settings of these runs were tried on training patients of folds 0 and "
+                     "1, some of whom other folds test, so the scores may be a little kind."]) if parts else ""
+
+
+def pretrained_networks(_: Path) -> str:
+    """What differs between the methods of the main table besides their pretraining."""
+    return (f"{', '.join(OTHERS)} pretrain a UNet without KAF layers: beside them {PRETRAINED} differs in network and "
+            f"pretraining at once. What pretraining adds to a network is its difference from the same network without: "
+            f"{PRETRAINED} from {SCRATCH} here, the others from the UNet in C1.")
+
+
+def failed_training(records: Path) -> str:
+    """The brief trainings of the UNet with other seeds, of which one failed: why the noise floor is wide."""
+    rows = labelled(evidence("seeds", records).rows)
+    rows = rows[rows["label"] == f"{UNET}: brief"]
+    means = [rows[rows["m"] == m].groupby("seed")["dice"].mean().sort_values() for m in sorted(rows["m"].unique())]
+    said = [f"{values.iloc[0]:.3f} to {values.iloc[-1]:.3f} at M = {m}, without the lowest from {values.iloc[1]:.3f}"
+            for m, values in zip(sorted(rows["m"].unique()), means, strict=True) if len(values) > 2]
+    return (f"The noise floor of brief trainings of the UNet is wide because of one of them (chapter 7): their means "
+            f"over the patients of a fold go from {'; '.join(said)}.") if said else ""
