@@ -100,8 +100,8 @@ notebooks: $(VENV)/kaf.done  ## run the committed chapters again and compare wha
 oldest: $(OLDEST)/lock.done  ## run the library's tests with the oldest versions it supports, in .venv-oldest
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR) $(OLDEST)/bin/python -m pytest -n 2 --dist loadscope --ignore tests/book --ignore tests/workflow tests
 
-clean:  ## remove what was built, handout/ too; the environment stays
-	rm -rf _build handout .pytest_cache .ruff_cache .hypothesis
+clean:  ## remove what was built; the environment and handout/ stay
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis
 
 distclean: clean  ## remove the environments too
 	rm -rf $(VENV) $(OLDEST)
