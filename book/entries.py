@@ -149,7 +149,10 @@ PARTS = {
               (*(Trial("strongest", (TAUGHT,), network + words) for network in (UNET, WIDE)
                  for words in ("", ": as many steps")),
                *(Trial("strongest", (f"{TAUGHT}: after 2500 steps",), reference)
-                 for reference in (TAUGHT, f"{WIDE}: as many steps"))), "09_alternatives", facts=reached),
+                 for reference in (TAUGHT, f"{WIDE}: as many steps")),
+               *(Trial("strongest", (f"{name}, three angles",), name)
+                 for name in (f"{TAUGHT}: after 2500 steps", f"{WIDE}: as many steps"))),
+              "09_alternatives", facts=reached),
         Entry("D10", "Does it matter how long networks are trained?",
               tuple(Trial("length", (f"{method}: brief",), method) for method in (UNET, WIDE, SCRATCH, PRETRAINED)),
               "07_ablations"),

@@ -79,21 +79,21 @@ def collapse(_: Path) -> str:
 
 
 def reached(records: Path) -> str:
-    """The Dice of what goes as far as this book goes, beside the paper's best."""
+    """The Dice of what goes as far as this book goes, each setting of it, beside the paper's best."""
     rows, paper = evidence("strongest", records).rows, read_paper("acdc")
     if rows.empty:
         return ""
     rows = labelled(rows)
     parts = []
-    for m, of_m in rows.groupby("m"):
-        own = of_m[of_m["label"] == TAUGHT]
-        if own.empty:
-            continue
-        dice, folds = summarise(own, ["label"], ["dice"])["dice"].item(), own["fold"].nunique()
-        pooled = pooled_dice(own, ["fold", "structure"]).mean()
-        parts.append(f"At M = {m} {TAUGHT} has a mean Dice per patient and frame of {dice:.3f}, over {folds} "
-                     f"fold{'s' * (folds > 1)}; scored like the paper, on the voxels of a fold together, {pooled:.3f}. "
-                     f"The paper's best is {paper.loc[paper['m'] == m, 'dice'].max():.3f}.")
+    for m, of_m in rows[rows["label"].str.startswith(TAUGHT)].groupby("m"):
+        told = []
+        for label, own in of_m.groupby("label"):
+            dice, folds = summarise(own, ["label"], ["dice"])["dice"].item(), own["fold"].nunique()
+            pooled = pooled_dice(own, ["fold", "structure"]).mean()
+            told.append(f"{label} {dice:.3f} ({pooled:.3f}) over {folds} fold{'s' * (folds > 1)}")
+        parts.append(f"Mean Dice per patient and frame at M = {m}, in brackets that of the voxels of a fold together, "
+                     f"as the paper scores: {'; '.join(told)}; the paper's best "
+                     f"({paper.loc[paper['m'] == m, 'dice'].max():.3f}).")
     return " ".join([*parts, "More than the method differs: folds and labelled patients are others, here small pieces "
                      "of the predictions are removed, and the paper's pretraining saw the test patients and its epoch "
                      "was chosen on them. What starts after 2500 steps trains for as many as both together, and has no "
