@@ -4,6 +4,7 @@ Every mixer takes ``valid (B, K)``: padded tokens are never attended to and neve
 normalisation, so the result for one image depends on neither its padding nor its batch mates.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -212,11 +213,16 @@ def max_relative(tokens: Tensor, valid: Tensor, neighbours: int = NEIGHBOURS) ->
     return (near - tokens.unsqueeze(2)).masked_fill(distance.isinf().unsqueeze(-1), 0.0).amax(2)
 
 
-BLOCKS = {"transformer": TransformerBlock, "paper": PaperBlock, "graph": GraphBlock}
+#: Blocks by name. One of your own is entered here before a configuration names it, ``BLOCKS["mine"] = MyBlock``.
+#: ``MyBlock(dim, heads)`` makes it; called with tokens ``(B, K, d)`` and ``valid (B, K)`` it returns tokens
+#: ``(B, K, d)``, and what it gives a valid token must not depend on padding. Monitors and figures look at its attention
+#: where it has an ``attention`` that is an :class:`Attention` among the tokens ``normed(x)``, ``(B, K, d)``.
+BLOCKS: dict[str, Callable[[int, int], nn.Module]] = {
+    "transformer": TransformerBlock, "paper": PaperBlock, "graph": GraphBlock}
 
 
 def make_block(name: str, dim: int, heads: int) -> nn.Module:
-    """One block by name, ``transformer``, ``paper`` or ``graph``. Raises ``ValueError`` for another name."""
+    """One block by its name in :data:`BLOCKS`. Raises ``ValueError`` for another name."""
     check_choice("mixer", name, BLOCKS)
     return BLOCKS[name](dim, heads)
 
@@ -229,7 +235,7 @@ class Mixer(nn.Module):
 
     def __init__(self, name: str, dim: int, depth: int, heads: int = 4):
         super().__init__()
-        self.name = name
+        self.name, self.heads = name, heads
         self.blocks = nn.ModuleList(make_block(name, dim, heads) for _ in range(0 if name == "none" else depth))
 
     def forward(self, tokens: Tensor, valid: Tensor) -> Tensor:
@@ -238,10 +244,11 @@ class Mixer(nn.Module):
         return tokens * valid.unsqueeze(-1)
 
     def attention_maps(self, tokens: Tensor, valid: Tensor) -> list[Tensor]:
-        """The attention weights ``(B, heads, K, K)`` of every block, for looking and for monitors; a graph has none."""
+        """The attention weights ``(B, heads, K, K)`` of every block that has attention, to look at and for monitors."""
         maps = []
-        for block in self.blocks if self.name != "graph" else ():
-            normed = block.normed(tokens)
-            maps.append(block.attention.weights(normed, normed, valid))
+        for block in self.blocks:
+            if isinstance(getattr(block, "attention", None), Attention) and hasattr(block, "normed"):
+                normed = block.normed(tokens)
+                maps.append(block.attention.weights(normed, normed, valid))
             tokens = block(tokens, valid)
         return maps

@@ -41,10 +41,11 @@ class KAFConfig(Checked):
 
     levels: tuple[int, ...] = (0, 1, 2, 3)  # encoder levels that get a layer, level l at stride 2**l
     dim: int = 256  # token width d
-    depth: int = 6  # attention blocks a layer; 6 is as good as the paper's 16 (its table on depth)
+    # Blocks a layer. The paper's table on depth compares 6 with 9 and finds 6 as good; its published sizes fit 16.
+    depth: int = 6
     heads: int = 4
     hidden: int = 64  # channels between the two diffusion convolutions
-    mixer: str = "transformer"  # or "paper", "graph", "none"
+    mixer: str = "transformer"  # or "paper", "graph", "none", or one entered in kaf.mixers.BLOCKS
     gather: str = "bilinear"  # or "nearest", the released program's integer cells
     scatter: str = "mean"  # or "sum", or "overwrite", the released program's last write
     fusion: str = "concat"  # or "project": back to C channels
@@ -203,7 +204,9 @@ def build_network(name: str, classes: int, width: int, kaf: KAFConfig = PRESETS[
     """A network by name.
 
     ``unet``       f = ``width``.
-    ``wide_unet``  f = 2 ``width``: the widths that concatenation gives the KAF-UNet, without its layers.
+    ``wide_unet``  f = 2 ``width``: the widths that concatenation gives the KAF-UNet. The paper's control has the size
+                   of the KAF-UNet without its layers, 27.9 M parameters at f = 32: its encoder reads doubled widths and
+                   convolves to single ones. Ours convolves to the doubled widths too and has somewhat more, 31.0 M.
     ``kaf_unet``   f = ``width`` with the layers of ``kaf``.
     ``swin_unetr`` :class:`kaf.baselines.SwinUNet`, as large as ``width`` says; it has no encoder to pretrain.
 

@@ -4,6 +4,7 @@ A configuration inherits :class:`Checked`: the types of its fields are those it 
 stand here, by the name of the field.
 """
 
+from collections import ChainMap
 from collections.abc import Callable, Collection
 from dataclasses import fields
 from typing import Any
@@ -19,7 +20,7 @@ PRECISIONS = ("auto", "32", "bf16", "fp16")
 CHOICES: dict[str, Collection[str]] = {
     "dataset": LAYOUTS,
     "detector": DETECTORS,
-    "mixer": (*BLOCKS, "none"),
+    "mixer": ChainMap({"none": None}, BLOCKS),  # a view: knows blocks that are entered later, as DETECTORS does
     "gather": GATHERS,
     "scatter": SCATTERS,
     "fusion": FUSIONS,

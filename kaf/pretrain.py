@@ -54,7 +54,7 @@ class Pretrainer(nn.Module):
             layer = next(iter(encoder.layers.values()))
             dim, paper = layer.embed.out_features, layer.mixer.name == "paper"
             self.keypoint = KeypointHead(len(encoder.layers), dim)
-            self.match = MatchHead(dim, block="paper" if paper else "transformer",
+            self.match = MatchHead(dim, heads=layer.mixer.heads, block="paper" if paper else "transformer",
                                    position_norm="batch" if paper else "layer")
         elif config.weights[1] or config.weights[2]:
             raise ValueError("L_global and L_local need KAF layers; give a UNet the weights (1, 0, 0)")

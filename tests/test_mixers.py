@@ -1,8 +1,10 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
-from kaf.mixers import Attention, GraphBlock, MaskedBatchNorm, Mixer, max_relative
+from kaf.mixers import BLOCKS, Attention, GraphBlock, MaskedBatchNorm, Mixer, max_relative
 
 
 @pytest.mark.parametrize("train", [True, False])
@@ -121,3 +123,26 @@ def test_a_graph_block_learns_from_its_neighbours():
     block, tokens = GraphBlock(4), torch.randn(1, 3, 4, requires_grad=True)
     block(tokens, torch.ones(1, 3, dtype=torch.bool))[0, 0].sum().backward()
     assert tokens.grad[0, 1:].abs().sum() > 0 and all(p.grad is not None for p in block.parameters())
+
+
+class Doubled(nn.Module):
+    """A block of one's own, with attention among the tokens as they are or without any."""
+
+    def __init__(self, dim, heads, looks=False):
+        super().__init__()
+        if looks:
+            self.attention, self.normed = Attention(dim, heads), lambda x: x
+
+    def forward(self, x, valid):
+        return 2 * x
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_a_block_of_ones_own_mixes_and_shows_the_attention_that_it_has(monkeypatch, looks):
+    monkeypatch.setitem(BLOCKS, "mine", partial(Doubled, looks=looks))
+    mixer, tokens, valid = Mixer("mine", 8, depth=2, heads=2), torch.randn(1, 3, 8), torch.ones(1, 3, dtype=torch.bool)
+    assert torch.equal(mixer(tokens, valid), 4 * tokens)
+    maps = mixer.attention_maps(tokens, valid)
+    assert len(maps) == 2 * looks
+    for block, weights, factor in zip(mixer.blocks, maps, (1, 2), strict=False):
+        torch.testing.assert_close(weights, block.attention.weights(factor * tokens, factor * tokens, valid))

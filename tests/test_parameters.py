@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kaf.config import DataConfig, Experiment, OptimConfig, plain, resolve, restore
+from kaf.keypoints import DETECTORS
+from kaf.mixers import BLOCKS
 from kaf.networks import KAFConfig
 from kaf.parameters import CHOICES, RANGES, Checked
 
@@ -71,6 +73,16 @@ def test_every_choice_belongs_to_a_field_and_is_made_from_a_list(name):
             EXPERIMENT.changed(**{path: "nonsense"})
         for value in CHOICES[name]:
             EXPERIMENT.changed(**{path: value})
+
+
+@pytest.mark.parametrize("known, path", [(BLOCKS, "kaf__mixer"), (DETECTORS, "data__detector")])
+def test_what_is_entered_later_can_be_chosen(monkeypatch, known, path):
+    with pytest.raises(ValueError, match="'mine'"):
+        EXPERIMENT.changed(**{path: "mine"})
+    monkeypatch.setitem(known, "mine", next(iter(known.values())))
+    EXPERIMENT.changed(**{path: "mine"})
+    with pytest.raises(ValueError, match="did you mean 'mine'"):
+        EXPERIMENT.changed(**{path: "mime"})
 
 
 @pytest.mark.parametrize("name", sorted(RANGES))

@@ -66,6 +66,13 @@ def test_a_finished_run_returns_at_once(store, finished, monkeypatch):
     assert run_it(store, finished.folder.parent).folder == finished.folder
 
 
+@pytest.mark.parametrize("dim, heads, mixer", [(8, 8, "transformer"), (42, 6, "transformer"), (42, 6, "none")])
+def test_keypoints_are_matched_by_as_many_heads_as_the_layers_have(dim, heads, mixer):
+    layers = replace(LAYERS, dim=dim, heads=heads, mixer=mixer)
+    model = Pretrainer(build_network("kaf_unet", 2, 2, layers).encoder, tiny_experiment().pretrain)
+    assert {block.attention.heads for block in model.match.blocks} == {heads}
+
+
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(store, tmp_path, finished):
     again, other = run_it(store, tmp_path), run_it(store, tmp_path, seed=1)
     assert again.folder.name == finished.folder.name != other.folder.name
