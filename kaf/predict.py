@@ -20,6 +20,7 @@ from kaf.finetune import labelled_volumes, z_score
 from kaf.keypoints import Keypoints
 
 PREDICT_BATCH = 8
+LEAST_SEEN = 1e-3  # share of a pixel that must lie inside a turned image
 
 
 def predict(network: nn.Module, store: Store, volume: int, experiment: Experiment,
@@ -60,21 +61,24 @@ def class_probabilities(network: nn.Module, image: Tensor, keypoints: Keypoints,
                         rotations_deg: Sequence[float] = (0.0,)) -> Tensor:
     """Probabilities ``(B, C, H, W)`` of images ``(B, 1, H, W)``: the mean over images turned by ``rotations_deg``.
 
-    Keypoints turn with their image, and what the network says is turned back; what was outside a turned image is
-    background there.
+    Keypoints turn with their image, and what the network says is turned back. A pixel's mean is over the angles at
+    which it stayed inside the image; where it stayed at none it is background.
     """
-    return torch.stack([_turned(network, image, keypoints, degrees) for degrees in rotations_deg]).mean(0)
+    total = sum(_turned(network, image, keypoints, degrees) for degrees in rotations_deg)
+    found, seen = total[:, :-1], total[:, -1:]
+    background = (torch.arange(found.shape[1], device=found.device) == 0).float()[:, None, None]
+    return torch.where(seen < LEAST_SEEN, background, found / seen.clamp_min(LEAST_SEEN))
 
 
 def _turned(network: nn.Module, image: Tensor, keypoints: Keypoints, degrees: float) -> Tensor:
-    """Probabilities of images that are turned for the network, and turned back."""
-    if degrees == 0:
-        return network(image, keypoints).float().softmax(1)
-    there, back = (rotation(angle, *image.shape[::2], image.shape[3]) for angle in (degrees, -degrees))
-    image, keypoints, _ = warp(image, keypoints, None, there)
-    found = network(image, keypoints).float().softmax(1)
-    background = (torch.arange(found.shape[1]) == 0).float()[:, None, None]
-    return warp(found, keypoints, None, back, background)[0]
+    """Probabilities of images that are turned for the network, turned back, and how much of each pixel was seen."""
+    turned, moved = image, keypoints
+    if degrees:
+        there, back = (rotation(angle, *image.shape[::2], image.shape[3]) for angle in (degrees, -degrees))
+        turned, moved, _ = warp(image, keypoints, None, there)
+    found = network(turned, moved).float().softmax(1)
+    found = torch.cat([found, torch.ones_like(found[:, :1])], 1)
+    return warp(found, moved, None, back, 0.0)[0] if degrees else found
 
 
 def to_native(probabilities: Tensor, shape: tuple[int, int], native: tuple[int, int]) -> np.ndarray:

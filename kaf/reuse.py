@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kaf.config import training_part
-from kaf.files import read_json, replacing
+from kaf.files import read_json, replacing, write_json
 from kaf.processes import rank
 from kaf.runs import Run
 
@@ -26,17 +26,34 @@ def take_over(run: Run) -> None:
     if other is None:
         return
     with run.alone():
-        for name in ("log.csv", "provenance.json", "checkpoint.pt"):  # the last one makes it a finished run
+        if run.checkpoint.is_file():  # another process was faster
+            return
+        facts = {**read_json(other / "provenance.json"), "weights_of": other.name}
+        write_json(run.folder / "provenance.json", facts)
+        for name in ("log.csv", "checkpoint.pt"):  # the last one makes it a finished run
             with replacing(run.folder / name) as draft:
                 shutil.copyfile(other / name, draft)
-        run.add_provenance(weights_of=other.name)
 
 
 def _trained_alike(folder: Path) -> Path | None:
     """A finished run beside ``folder`` that differs from it only after training."""
     mine, kind = _training(folder), folder.name.rpartition("-")[0]
     beside = (file.parent for file in sorted(folder.parent.glob(f"{kind}-*/config.json")))
-    return next((other for other in beside if other != folder and _training(other) == mine and _finished(other)), None)
+    return next((other for other in beside if other != folder and _sound(other, mine)), None)
+
+
+def _sound(folder: Path, training: dict[str, Any]) -> bool:
+    """Whether a folder holds a finished run of a training, with all that another one would take over.
+
+    What is damaged or strange is not: the new run then trains by itself.
+    """
+    try:
+        if _training(folder) != training or "seconds" not in read_json(folder / "provenance.json"):
+            return False
+        Run(folder, read_json(folder / "config.json")).weights()
+    except (OSError, ValueError, KeyError):
+        return False
+    return (folder / "log.csv").is_file()
 
 
 def _training(folder: Path) -> dict[str, Any]:
@@ -46,9 +63,3 @@ def _training(folder: Path) -> dict[str, Any]:
     if source and (folder.parent / source / "config.json").is_file():
         config["source"] = _training(folder.parent / source)
     return {**config, "experiment": training_part(config["experiment"])}
-
-
-def _finished(folder: Path) -> bool:
-    """Whether a run has all that another one would take over."""
-    provenance = folder / "provenance.json"
-    return (folder / "checkpoint.pt").is_file() and provenance.is_file() and "seconds" in read_json(provenance)

@@ -4,6 +4,7 @@ import shutil
 import pytest
 
 from kaf import finetune as tuning
+from kaf import reuse
 from kaf import selftrain as teaching
 from kaf.finetune import finetune, load_network
 from kaf.runs import Run
@@ -82,6 +83,34 @@ def test_nothing_is_taken_from_an_unfinished_run(store, tmp_path, monkeypatch):
     other = tune(store, tmp_path, **AFTER)
     assert "weights_of" not in json.loads((other.folder / "provenance.json").read_text())
     assert other.weights()
+
+
+@pytest.mark.parametrize("damage", [
+    lambda run: (run / "checkpoint.pt").write_bytes(b"cut"), lambda run: (run / "log.csv").unlink(),
+    lambda run: (run / "config.json").write_text("{"), lambda run: (run / "config.json").write_text("{}"),
+    lambda run: (run / "provenance.json").unlink()],
+    ids=["checkpoint", "no log", "config", "no experiment", "no facts"])
+def test_a_damaged_run_is_passed_over(store, runs, damage):
+    (first,) = runs.glob("finetune-*")
+    damage(first)
+    other = tune(store, runs, **AFTER)
+    assert other.weights() and "weights_of" not in json.loads((other.folder / "provenance.json").read_text())
+
+
+def test_a_copy_that_was_killed_says_later_where_it_comes_from(store, runs, monkeypatch):
+    copies = []
+
+    def killed(source, target):
+        copies.append(source)
+        if len(copies) == 2:  # of the checkpoint
+            raise KeyboardInterrupt
+        return shutil.copy(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(reuse.shutil, "copyfile", killed)
+        tune(store, runs, **AFTER)
+    other = tune(store, runs, **AFTER)
+    assert other.weights() and "weights_of" in json.loads((other.folder / "provenance.json").read_text())
 
 
 def test_a_folder_in_which_another_process_trains_is_left_alone(store, runs, monkeypatch):

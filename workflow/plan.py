@@ -121,7 +121,7 @@ class Plan:
         """Of one process, from what alike jobs took; None where nothing like one of them was recorded.
 
         Networks that are corrupted count as if they were to be trained first; those that several jobs use in different
-        ways are trained once.
+        ways are trained once, if one process does these jobs.
         """
         trainings = {_training_key(job): job for job in self.missing}.values()
         fine = [self._seconds(job, "seconds") for job in trainings]

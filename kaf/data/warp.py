@@ -37,7 +37,8 @@ def rotation(degrees: float, batch: int, height: int, width: int) -> Geometry:
     """Turn ``batch`` images of ``height`` x ``width`` pixels about their centre, from the x axis towards the y axis."""
     angle = torch.tensor(math.radians(degrees))
     linear = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).view(1, 2, 2)
-    return Geometry(linear.expand(batch, 2, 2), torch.zeros(batch, 2), torch.zeros(batch, 2, 4, 4),
+    # Repeated, not expanded: memory is pinned for the device, which needs a place of its own for every number.
+    return Geometry(linear.repeat(batch, 1, 1), torch.zeros(batch, 2), torch.zeros(batch, 2, 4, 4),
                     float(max(height, width)))
 
 

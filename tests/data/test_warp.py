@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kaf.data.augment import PRESETS, AugmentConfig, draw_geometry
-from kaf.data.warp import Geometry, spline_field, warp
+from kaf.data.warp import Geometry, rotation, spline_field, warp
 from kaf.keypoints import Keypoints
 
 SIGMA = 1.5  # px of the blobs; the centroid of a bent blob errs with its square: .27 px at 2, .09 px at 1
@@ -167,3 +167,8 @@ def test_elastic_strength_is_what_it_says_and_never_folds():
     _, points, _ = warp(torch.zeros(200, 1, 96, 96), keypoints(places), None, inner)
     central = ((places - 47.5).abs() < 35).all(-1)
     assert points.valid[central].all()  # no keypoint is lost but across the border
+
+
+def test_a_rotation_has_memory_of_its_own_for_every_image_as_pinning_needs():
+    turn = rotation(20.0, 8, 64, 48)
+    assert all(part.is_contiguous() for part in turn[:3]) and turn.spacing == 64
