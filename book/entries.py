@@ -77,7 +77,7 @@ PARTS = {
     "First experiments": (
         Entry("E1", "One layer after the first encoder block is better than none, with two labelled patients",
               (Trial("claims", settings(SCRATCH, "level 1"), UNET),), "07_ablations", "better",
-              facts=failed_training),
+              facts=failed_training(2)),
         Entry("E2", "50, 100 or 200 keypoints",
               tuple(Trial(grid, settings(SCRATCH, "50 points", "100 points", "200 points"), SCRATCH)
                     for grid in ("points", "points_laptop")), "07_ablations"),
@@ -164,6 +164,6 @@ PARTS = {
         Entry("D13", "Where do methods stand after a fifth of the steps, and does long pretraining help then?",
               (Trial("length", (f"{WIDE}: brief", f"{SCRATCH}: brief", f"{PRETRAINED}: brief"), f"{UNET}: brief"),
                *(Trial("length", (f"{PRETRAINED}: brief, long pretraining",), f"{method}: brief")
-                 for method in (PRETRAINED, SCRATCH, UNET))), "07_ablations", facts=failed_training),
+                 for method in (PRETRAINED, SCRATCH, UNET))), "07_ablations", facts=failed_training(2, 6)),
     ),
 }

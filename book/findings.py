@@ -47,23 +47,24 @@ def verdict_of(entry: Entry, found: list[Comparison]) -> str:
     said = overall(found)
     if said == "open":
         return OPEN
-    shown = [c for c in found if c.shown]
-    alone = "" if not shown or any(c.runs > 1 and c.trainings_agree for c in shown) else ", " + ALONE
-    return f"{_in_words(entry, found, said)}{alone}."
-
-
-def _in_words(entry: Entry, found: list[Comparison], said: str) -> str:
-    """The verdict over patients, of all comparisons together ``said``."""
     fair = [c for c in found if c.reference.endswith(FAIR) and not c.related]  # who goes on from it trains longer
     if fair and len(fair) < len(found):
-        other = overall([c for c in found if c not in fair])
-        return f"{other.capitalize()}; beside as many steps in all: {overall(fair)}"
+        other = [c for c in found if c not in fair]
+        return (f"{overall(other).capitalize()}{_limits(other)}; beside as many steps in all: "
+                f"{overall(fair)}{_limits(fair)}.")
     if not entry.claim or said == "mixed":
-        return said.capitalize()
+        return f"{said.capitalize()}{_limits(found)}."
     if said == "no difference shown":
-        return "Not shown"
+        return "Not shown."
     holds = "Supported" if said.startswith(entry.claim) else "Contradicted"
-    return f"{holds} in some comparisons, not shown in others" if said.endswith("some") else holds
+    some = " in some comparisons, not shown in others" if said.endswith("some") else ""
+    return f"{holds}{some}{_limits(found)}."
+
+
+def _limits(found: list[Comparison]) -> str:
+    """What limits a verdict to the trained networks; empty where a difference that is shown holds over trainings."""
+    shown = [c for c in found if c.shown]
+    return f", {ALONE}" if shown and not any(c.runs > 1 and c.trainings_agree for c in shown) else ""
 
 
 def luck_of(found: list[Comparison], noise: Mapping[tuple[str, int, str], Noise]) -> tuple[str, str]:
@@ -114,9 +115,10 @@ def as_it_is(entry: Entry, grid: str, records: Path) -> list[str]:
                   and any(label.startswith(f"{trial.reference}: ") for label in trial.labels)}
     said = []
     for name in sorted(references) if len(rows) else []:
-        own = labelled(rows)[lambda table, name=name: table["label"] == name]["run"]
-        for facts in [runs[run] for run in own[:1]]:
-            said.append(f"{name} as it is, in `{grid}`: {', '.join(_facts_of(facts))}.")
+        own = labelled(rows)[lambda table, name=name: table["label"] == name]
+        for dataset, some in own.groupby("dataset", sort=False):
+            facts = ", ".join(_facts_of(runs[some["run"].iloc[0]]))
+            said.append(f"{name} as it is, in `{grid}` on {dataset}: {facts}.")
     return said
 
 
@@ -128,8 +130,10 @@ def _facts_of(run: Mapping[str, Any]) -> Iterator[str]:
     yield f"layers behind levels {', '.join(str(level + 1) for level in e.kaf.levels)}, {e.kaf.depth} blocks deep"
     for pretrain in before:
         yield f"weights {', '.join(f'{w:g}' for w in pretrain.weights)} of L_pcl, L_global and L_local"
-        yield f"a matching window of {pretrain.match_px * (e.data.spacing_mm or 1):g} mm"
-    yield f"{e.finetune.optim.steps} steps of fine-tuning"
+        unit = "mm" if e.data.spacing_mm else "px"
+        yield f"a matching window of {pretrain.match_px * (e.data.spacing_mm or 1):g} {unit}"
+    optim = e.finetune.optim
+    yield f"{optim.epochs} epochs of fine-tuning" if optim.epochs else f"{optim.steps} steps of fine-tuning"
 
 
 def sizes_of(entry: Entry, grid: str, records: Path) -> list[str]:

@@ -188,3 +188,8 @@ def test_exercise_refuses_what_makes_no_sense(wrong):
 def test_step_needs_a_hint():
     with pytest.raises(ValueError, match="hint"):
         step("value", "", bool)
+
+
+def test_a_stub_under_a_decorator_is_a_stub_still():
+    text = graded("99.double", torch.no_grad()(stub))[1]
+    assert "not started" in text

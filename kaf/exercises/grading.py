@@ -175,6 +175,7 @@ def _does_nothing(function: Callable) -> bool:
 
     What remains of a docstring, of ``...`` and of ``pass`` returns a constant, in one instruction or two.
     """
+    function = inspect.unwrap(function)
     if not hasattr(function, "__code__"):
         return True
     work = [i.opname for i in dis.get_instructions(function.__code__) if i.opname not in ("RESUME", "NOP")]

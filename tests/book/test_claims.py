@@ -177,13 +177,22 @@ def test_a_verdict_is_limited_where_nothing_that_is_shown_holds_over_trainings(r
     assert claims.verdict_of(ENTRIES["M3"], [replace(line, p=1.0)]) == "Not shown."
 
 
+def test_each_half_of_a_verdict_is_limited_by_itself():
+    line = Comparison("a", "b", "", 16, 5, -0.1, -0.2, -0.05, 0.001, over_runs=(-0.2, -0.01))
+    fair = replace(line, reference="b: as many steps", over_runs=(-0.2, 0.1))
+    said = claims.verdict_of(ENTRIES["M3"], [line, fair])
+    assert said == "Worse; beside as many steps in all: worse, for these trained networks alone."
+    said = claims.verdict_of(ENTRIES["M3"], [replace(line, runs=1), replace(fair, p=1.0)])
+    assert said == "Worse, for these trained networks alone; beside as many steps in all: no difference shown."
+
+
 def test_networks_are_described_whose_settings_are_compared(tmp_path):
     job = next(job for job in expand(load_grids()["ablation"]) if job.method == "kaf_pretrained" and job.setting == "")
     write_record(patients(job, 0.7), "any", tmp_path)
     (said,) = findings.as_it_is(ENTRIES["E3"], "ablation", tmp_path)
     e = job.experiment
-    assert said == (f"KAF pretrained as it is, in `ablation`: {e.data.points} keypoints of SIFT a slice at most, "
-                    f"layers behind levels 1, 2, 3, 4, {e.kaf.depth} blocks deep, weights 1, 1, 0.1 of L_pcl, "
+    assert said == (f"KAF pretrained as it is, in `ablation` on acdc: {e.data.points} keypoints of SIFT a slice at "
+                    f"most, layers behind levels 1, 2, 3, 4, {e.kaf.depth} blocks deep, weights 1, 1, 0.1 of L_pcl, "
                     f"L_global and L_local, a matching window of {e.pretrain.match_px * e.data.spacing_mm:g} mm, "
                     f"{e.finetune.optim.steps} steps of fine-tuning.")
     assert findings.as_it_is(ENTRIES["M3"], "fewshot", tmp_path) == []
