@@ -98,13 +98,13 @@ def test_a_damaged_run_is_passed_over(store, runs, damage):
 
 
 def test_a_copy_that_was_killed_says_later_where_it_comes_from(store, runs, monkeypatch):
-    copies = []
+    copies, copy = [], shutil.copyfile
 
     def killed(source, target):
         copies.append(source)
         if len(copies) == 2:  # of the checkpoint
             raise KeyboardInterrupt
-        return shutil.copy(source, target)
+        return copy(source, target)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(reuse.shutil, "copyfile", killed)
