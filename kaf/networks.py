@@ -204,11 +204,12 @@ def build_network(name: str, classes: int, width: int, kaf: KAFConfig = PRESETS[
     """A network by name.
 
     ``unet``       f = ``width``.
-    ``wide_unet``  f = 2 ``width``: the widths that concatenation gives the KAF-UNet. The paper's control has the size
-                   of the KAF-UNet without its layers, 27.9 M parameters at f = 32: its encoder reads doubled widths and
-                   convolves to single ones. Ours convolves to the doubled widths too and has somewhat more, 31.0 M.
+    ``wide_unet``  f = 2 ``width``: the widths that concatenation gives the KAF-UNet.
     ``kaf_unet``   f = ``width`` with the layers of ``kaf``.
     ``swin_unetr`` :class:`kaf.baselines.SwinUNet`, as large as ``width`` says; it has no encoder to pretrain.
+
+    The paper's control has the size of the KAF-UNet without its layers, 27.9 M parameters at f = 32: its encoder reads
+    doubled widths and convolves to single ones. The wide UNet convolves to the doubled widths too: 31.0 M.
 
     Raises ``ValueError`` for an unknown name.
     """

@@ -1,7 +1,7 @@
 """A network that was trained already is not trained again to be used in another way.
 
 Two run folders may differ only in what is done with the predictions of their network, in fields that
-:data:`kaf.fields.AFTER` marks. The later one takes over what the earlier one has trained.
+``kaf.fields.AFTER`` marks. The later one takes over what the earlier one has trained.
 """
 
 import shutil
