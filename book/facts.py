@@ -97,10 +97,10 @@ def reached(records: Path) -> str:
                      f"({paper.loc[paper['m'] == m, 'dice'].max():.3f}).")
     return " ".join([*parts, "More than the method differs: folds and labelled patients are others, here small pieces "
                      "of the predictions are removed, and the paper's pretraining saw the test patients and its epoch "
-                     "was chosen on them. What starts after 2500 steps trains for as many as both together, and has no "
-                     "partner of that length. Settings of these runs were tried on training patients of folds 0 and "
-                     "1, the angles on some of every fold; other folds test some of them, so the scores may be a "
-                     "little kind."]) if parts else ""
+                     "was chosen on them. What starts after 2500 steps has gone through these and through those of "
+                     "self-training, and has no partner of that length. Settings of these runs were tried on training "
+                     "patients of folds 0 and 1, the angles on some of every fold; other folds test some of them, so "
+                     "the scores may be a little kind."]) if parts else ""
 
 
 def pretrained_networks(_: Path) -> str:

@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from kaf.choices import settle_types
-from kaf.data.warp import SPLINE_POWER, Geometry, send, warp
+from kaf.data.warp import SPLINE_POWER, Geometry, rotation_matrices, send, warp
 from kaf.keypoints import Keypoints
 
 FLIPS = ("horizontal", "vertical", "transpose")
@@ -143,7 +143,6 @@ def draw_geometry(config: AugmentConfig, batch: int, height: int, width: int,
     flip = torch.where(swap[:, None, None], torch.eye(2).flip(0), torch.eye(2)) * sign[:, :, None]
     affine = _chance(generator, batch, config.affine_p)
     angle = affine * math.radians(config.rotation_deg) * _uniform(generator, (batch,), -1, 1)
-    rotation = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(batch, 2, 2)
     zoom = torch.where(affine, _uniform(generator, (batch,), *config.scale), 1.0)
     shift = affine[:, None] * config.shift * _uniform(generator, (batch, 2), -1, 1)
     elastic = _chance(generator, batch, config.elastic_p)
@@ -151,7 +150,7 @@ def draw_geometry(config: AugmentConfig, batch: int, height: int, width: int,
     # Uniform coefficients bound the displacement; sqrt(3) gives them a variance of 1.
     amount = elastic * math.sqrt(3) * config.elastic_px / SPLINE_POWER
     control = amount[:, None, None, None] * _uniform(generator, (batch, 2, *knots), -1, 1)
-    linear = zoom[:, None, None] * rotation @ flip
+    linear = zoom[:, None, None] * rotation_matrices(angle) @ flip
     return Geometry(linear, shift * torch.tensor([width, height]), control, config.elastic_grid)
 
 

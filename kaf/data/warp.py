@@ -33,12 +33,16 @@ def send(values: Tensor, device: torch.device) -> Tensor:
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
+def rotation_matrices(angle: Tensor) -> Tensor:
+    """Angles ``(B,)`` in radians -> ``(B, 2, 2)``, from the x axis towards the y axis."""
+    return torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(-1, 2, 2)
+
+
 def rotation(degrees: float, batch: int, height: int, width: int) -> Geometry:
     """Turn ``batch`` images of ``height`` x ``width`` pixels about their centre, from the x axis towards the y axis."""
-    angle = torch.tensor(math.radians(degrees))
-    linear = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).view(1, 2, 2)
-    # Repeated, not expanded: memory is pinned for the device, which needs a place of its own for every number.
-    return Geometry(linear.repeat(batch, 1, 1), torch.zeros(batch, 2), torch.zeros(batch, 2, 4, 4),
+    # Full, not expanded: memory is pinned for the device, which needs a place of its own for every number.
+    linear = rotation_matrices(torch.full((batch,), math.radians(degrees)))
+    return Geometry(linear, torch.zeros(batch, 2), torch.zeros(batch, 2, 4, 4),
                     float(max(height, width)))
 
 
