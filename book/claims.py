@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, for book/ an
 
 from book.dress import BOOK, CHAPTERS
 from book.entries import PARTS, Entry
-from book.facts import AFTER_2500, LONGER, PRETRAINED, SCRATCH, TAUGHT, UNET, WIDE, evidence
+from book.facts import AFTER_2500, LONG_PRETRAINING, LONGER, PRETRAINED, SCRATCH, TAUGHT, UNET, WIDE, evidence
 from book.findings import as_it_is, luck, luck_of, measure, sizes_of, still_open, verdict_of
 from kaf.files import replacing
 from kaf.noise import Noise, in_words, luck_in_words, noise_floor
@@ -32,6 +32,7 @@ MAIN = (
     ("More than as many weights in filters do?", "M3", SCRATCH, WIDE),
     ("And after five times as many steps?", "M3", *AFTER_2500),
     ("Does pretraining help a network with KAF layers?", "M2", PRETRAINED, SCRATCH),
+    ("And long pretraining, where fine-tuning is brief?", "D13", LONG_PRETRAINING, f"{SCRATCH}: brief"),
     ("More than a UNet gains by as many steps on its labels?", "C1", PRETRAINED, LONGER),
     ("Does the pretraining of PCL gain more than that?", "C1", "PCL", LONGER),
     ("Does self-training help more than as many steps on the labels?", "D9", TAUGHT, f"{WIDE}: as many steps"),
@@ -84,7 +85,7 @@ def overview(records: Path) -> list[str]:
              "patients | trainings |", "|---|---|---|---|---|---|---|"]
     for entry in (entry for entries in PARTS.values() for entry in entries):
         found = measure(entry, records)
-        verdict = "Findings in words." if entry.facts and not found else verdict_of(entry, found)
+        verdict = "Findings in words." if entry.facts and not found else verdict_of(entry, found, luck(records))
         counts = [" to ".join(map(str, sorted({min(values), max(values)}))) if found else ""
                   for values in ([c.patients for c in found], [c.runs for c in found])]
         partly = PARTLY if found and still_open(entry, records) else ""
@@ -111,7 +112,7 @@ def section(entry: Entry, records: Path) -> list[str]:
     """The lines of an entry, verdict first."""
     found = measure(entry, records)
     facts = entry.facts(records) if entry.facts else ""
-    verdict = f"**{verdict_of(entry, found)}**" if found or not facts else ""
+    verdict = f"**{verdict_of(entry, found, luck(records))}**" if found or not facts else ""
     hold, small = luck_of(found, luck(records))
     words = " ".join(filter(None, (verdict, f"Of these differences {hold} hold over trainings, too." if hold else "",
                                    f"Below the noise floor: {small}." if small else "",
@@ -168,7 +169,8 @@ two disagree, and the tables say both. Where one side goes on from the trained n
 predictions in another way, both share their luck, and the floor does not apply (*related*).
 
 Of an entry in which no difference that is shown holds over trainings, the verdict says *for these trained networks
-alone*.
+alone*; where all of them are below the noise floor as well, a claim is *not shown beyond the luck of trainings*, and
+what it looks like over patients comes after that.
 
 ### For which networks
 

@@ -38,11 +38,12 @@ def measure(entry: Entry, records: Path, without: frozenset[str] = frozenset()) 
     return corrected(found)
 
 
-def verdict_of(entry: Entry, found: list[Comparison]) -> str:
+def verdict_of(entry: Entry, found: list[Comparison], noise: Mapping[tuple[str, int, str], Noise]) -> str:
     """The verdict in words: of a claim whether it holds, of a question what the comparisons say.
 
     Where some references were trained for as many steps in all as the other side, and some were not, it has two parts.
-    It is limited to the trained networks where no difference that is shown holds over trainings.
+    It is limited to the trained networks where no difference that is shown holds over trainings. A claim is not shown
+    where all of these differences are below the noise floor, too.
     """
     said = overall(found)
     if said == "open":
@@ -58,7 +59,10 @@ def verdict_of(entry: Entry, found: list[Comparison]) -> str:
         return "Not shown."
     holds = "Supported" if said.startswith(entry.claim) else "Contradicted"
     some = " in some comparisons, not shown in others" if said.endswith("some") else ""
-    return f"{holds}{some}{_limits(found)}."
+    limits = _limits(found)
+    if limits and all(below_floor(c, noise) for c in found if c.shown):
+        return f"Not shown beyond the luck of trainings; {holds.lower()} over these patients{some}."
+    return f"{holds}{some}{limits}."
 
 
 def _limits(found: list[Comparison]) -> str:

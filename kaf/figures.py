@@ -25,7 +25,8 @@ from kaf.monitors import COLLAPSED
 POINT, PARTNER, QUERY, UNMATCHED = ON_BLACK[0], ON_BLACK[1], "#D55E00", "#999999"
 DASHED = (0, (2.5, 1.5))
 LOGGED = {  # column of a log: label of its panel
-    "loss": "loss", "pcl": "loss $L_{pcl}$", "global": "loss $L_{global}$", "local": "loss $L_{local}$",
+    "loss": "loss", "pcl": r"loss $\mathcal{L}_\mathrm{pcl}$",
+    "global": r"loss $\mathcal{L}_\mathrm{global}$", "local": r"loss $\mathcal{L}_\mathrm{local}$",
     "rotation": "loss of rotations", "right": "rotations told right\n(share)", "restoration": "loss of restoration",
     "supervised": "loss on labels", "teacher": "loss against\nthe teacher",
     "sure": "pixels with a sure\nteacher (share)",

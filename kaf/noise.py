@@ -88,6 +88,14 @@ def luck_in_words(c: Comparison, noise: Mapping[tuple[str, int, str], Noise]) ->
     return f"{told}; below the noise floor" if below_floor(c, noise) else told
 
 
+def floor_in_words(c: Comparison, noise: Mapping[tuple[str, int, str], Noise]) -> str:
+    """The :func:`noise_floor`, or why there is none: without a word, an unknown one would read as none."""
+    floor = noise_floor(c, noise)
+    if np.isnan(floor):
+        return "trainings related" if c.related else "noise floor not known"
+    return f"noise floor {floor:.3f}"
+
+
 def below_floor(c: Comparison, noise: Mapping[tuple[str, int, str], Noise]) -> bool:
     """Whether a difference is shown over patients and yet smaller than its :func:`noise_floor`."""
     return c.shown and abs(c.difference) < noise_floor(c, noise)

@@ -34,7 +34,8 @@ except ImportError as error:
 DPI = 80
 COLOURS = 96  # of a picture: nobody sees the difference, and the state is a third as large
 NOTE = "The controls need a running kernel; without one, the picture stays as it was saved."
-LOSSES = {"pcl": ("$L_{pcl}$", 1.0), "global": ("$L_{global}$", 1.0), "local": ("$L_{local}$", 0.1)}
+LOSSES = {name: (rf"$\mathcal{{L}}_\mathrm{{{name}}}$", weight)
+          for name, weight in (("pcl", 1.0), ("global", 1.0), ("local", 0.1))}
 
 
 class Live(ipywidgets.VBox):

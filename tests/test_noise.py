@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from kaf.noise import Noise, in_words, luck_in_words, noise_by_place, noise_floor, run_noise
+from kaf.noise import Noise, floor_in_words, in_words, luck_in_words, noise_by_place, noise_floor, run_noise
 from kaf.verdicts import Comparison
 
 PLACE = "acdc, scale laptop, M = 2"
@@ -76,3 +76,10 @@ def test_a_difference_below_the_floor_says_so():
     assert in_words(replace(C, difference=0.9 * floor), noise) == "better, below the noise floor"
     assert in_words(replace(C, difference=1.1 * floor), noise) == in_words(C, {}) == "better"
     assert in_words(replace(C, p=0.5), noise) == "no difference shown"
+
+
+def test_a_floor_that_is_not_known_is_told():
+    noise = {(C.where, C.steps, C.label): Noise(0.0004, 6)}
+    assert floor_in_words(C, noise) == f"noise floor {noise_floor(C, noise):.3f}"
+    assert floor_in_words(C, {}) == "noise floor not known"
+    assert floor_in_words(replace(C, related=True), noise) == "trainings related"

@@ -64,7 +64,9 @@ def _again_outside(student) -> bool:
     a = _random(50, 2, seed=2) * torch.tensor([60.0, 40.0]) - 0.5
     moved = a @ away[:, :2].T + away[:, 2]
     stays = inside(moved, *SIZE)
-    return 0 < stays.sum() < 50 and student(a, moved[stays], away, SIZE, 0.1) == 1.0
+    edge = torch.tensor([[-0.4, 5.0], [59.4, 5.0], [10.0, 39.4], [10.0, 5.0]])  # all of them within the image
+    return (0 < stays.sum() < 50 and student(a, moved[stays], away, SIZE, 0.1) == 1.0
+            and student(edge, edge[3:], STAY, SIZE, 1.0) == 0.25)
 
 
 def _again_empty(student) -> bool:
@@ -114,7 +116,8 @@ def _spread_value(student) -> bool:
     xy = torch.tensor([[0.0, 0.0], [3.0, 4.0], [8.0, 4.0], [30.0, 0.0], [0.0, 1.0]])
     score = torch.tensor([5.0, 4.0, 3.0, 2.0, 9.0])
     # 4 is the strongest; 0 lies 1 from it, 1 lies 4.2 from it, 2 lies 5 from 1, which is not always kept.
-    return student(xy, score, 5, 4.0).tolist() == [4, 1, 2, 3] and student(xy, score, 5, 5.5).tolist() == [4, 2, 3]
+    return (student(xy, score, 5, 4.0).tolist() == [4, 1, 2, 3] and student(xy, score, 5, 5.5).tolist() == [4, 2, 3]
+            and student(xy[:2], score[:2], 2, 5.0).tolist() == [0, 1])  # exactly the radius apart
 
 
 def _spread_count(student) -> bool:
@@ -144,7 +147,8 @@ EXERCISES = {
         step("value", "torch.cdist gives all distances; a point counts if its smallest one is at most px.",
              _again_value),
         step("moved", "Points are rows: a @ matrix[:, :2].T + matrix[:, 2].", _again_moved),
-        step("outside", "x is compared with the width, size[1], and y with the height, size[0].", _again_outside),
+        step("outside", "x is compared with the width, size[1], and y with the height, size[0]; the image reaches "
+             "from -0.5 to the side minus 0.5.", _again_outside),
         step("empty", "A mean of nothing is NaN: return 0.0 before it is taken.", _again_empty),
     )),
     "01.blob": Exercise(2, (

@@ -95,8 +95,8 @@ def _precision_shape(student) -> bool:
 
 
 def _precision_value(student) -> bool:
-    match, truth = torch.tensor([3, 1, -1, 4, -1, 0]), torch.tensor([3, 2, 5, -1, -1, 0])
-    return _same(student(match, truth), [2 / 4, 2 / 4]) and _same(student(match[:4], truth[:4]), [1 / 3, 1 / 3])
+    match, truth = torch.tensor([3, 1, -1, 4, -1, 0, -1]), torch.tensor([3, 2, 5, -1, 7, 0, -1])
+    return _same(student(match, truth), [2 / 4, 2 / 5]) and _same(student(match[:5], truth[:5]), [1 / 3, 1 / 4])
 
 
 def _precision_ignored(student) -> bool:
@@ -158,7 +158,8 @@ EXERCISES = {
     )),
     "04.precision": Exercise(2, (
         step("shape", "Two floats.", _precision_shape),
-        step("value", "Right are those that claim the true partner; -1 equal to -1 is no match.", _precision_value),
+        step("value", "Right are those that claim the true partner; -1 equal to -1 is no match. Precision comes "
+             "first.", _precision_value),
         step("ignored", "Leave a keypoint out if it is -2 in either.", _precision_ignored),
         step("nothing", "If nothing was claimed, nothing was claimed wrongly.", _precision_nothing),
     )),

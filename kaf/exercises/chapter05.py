@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from kaf.config import OptimConfig
+from kaf.data.pairs import Window
 from kaf.exercises.grading import Exercise, step
 from kaf.loop import learning_rate
-from kaf.monitors import feature_spread
 
 
 def _random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -50,46 +50,55 @@ def _flatten_value(student) -> bool:
                for b in range(3) for v in range(2))
 
 
-def _spread_collapsed(student) -> bool:
-    return abs(float(student(torch.ones(6, 4)))) < 1e-3
+def _neighbours_value(student) -> bool:
+    return _listed(student, 10, 20, 0.18, 2) == [7, 8, 9, 11, 12, 13]
 
 
-def _spread_orthogonal(student) -> bool:
-    return math.isclose(float(student(torch.eye(5))), 1.0, rel_tol=1e-5)
+def _neighbours_minimum(student) -> bool:
+    return _listed(student, 4, 9, 0.18, 2) == [2, 3, 5, 6]
 
 
-def _spread_value(student) -> bool:
-    features = _random(9, 6) + 1
-    return math.isclose(float(student(features)), feature_spread(features), rel_tol=1e-4)
+def _neighbours_border(student) -> bool:
+    return all(_listed(student, *case) == Window(*case[2:]).neighbours(*case[:2])
+               for case in ((0, 10, 0.18, 2), (9, 10, 0.18, 2), (1, 2, 0.18, 2), (1, 30, 0.2, 1)))
 
 
-def _spread_length(student) -> bool:
-    features = _random(9, 6) + 1
-    lengths = torch.linspace(0.5, 20, 9).unsqueeze(1)
-    return math.isclose(float(student(features * lengths)), feature_spread(features), rel_tol=1e-4)
+def _neighbours_itself(student) -> bool:
+    return _listed(student, 4, 9, 0.0, 0) == [4]
 
 
-def _line(volumes: int = 3, slices: int = 5) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Features that turn with the position, alike in all volumes but for a part that tells the volume."""
-    position = (torch.arange(slices) / slices).repeat(volumes)
-    volume = torch.arange(volumes).repeat_interleave(slices)
-    return torch.stack([position.cos(), position.sin(), volume.float()], 1), position, volume
+def _listed(student, s: int, slices: int, fraction: float, minimum: int) -> list[int]:
+    return [int(found) for found in student(s, slices, fraction, minimum)]
+
+
+def _line(patients: int = 3, slices: int = 5) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Features that turn with the position, alike in all patients but for a part that tells the patient."""
+    position = (torch.arange(slices) / slices).repeat(patients)
+    patient = torch.arange(patients).repeat_interleave(slices)
+    return torch.stack([position.cos(), position.sin(), patient.float()], 1), position, patient
 
 
 def _position_perfect(student) -> bool:
     return abs(float(student(*_line()))) < 1e-6
 
 
-def _position_volumes(student) -> bool:
-    features, position, volume = _line(2, 4)
-    features[4:] = features[4:].flip(0)  # the second volume stands on its head
+def _position_patients(student) -> bool:
+    features, position, patient = _line(2, 4)
+    features[4:] = features[4:].flip(0)  # the second patient stands on his head
     expected = (position[:4] - position[:4].flip(0)).abs().mean()
-    return math.isclose(float(student(features, position, volume)), float(expected), rel_tol=1e-5)
+    return math.isclose(float(student(features, position, patient)), float(expected), rel_tol=1e-5)
+
+
+def _position_opposite(student) -> bool:
+    """Of two slices both other ones are unlike: what is left out must be less alike than the opposite."""
+    features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [-1.0, 0.2], [-0.8, -0.5]])
+    position = torch.tensor([0.0, 0.5, 0.0, 0.5])
+    return math.isclose(float(student(features, position, torch.tensor([0, 0, 1, 1]))), 0.375, rel_tol=1e-5)
 
 
 def _position_length(student) -> bool:
-    features, position, volume = _line()
-    return abs(float(student(features * torch.linspace(1, 9, 15).unsqueeze(1), position, volume))) < 1e-6
+    features, position, patient = _line()
+    return abs(float(student(features * torch.linspace(1, 9, 15).unsqueeze(1), position, patient))) < 1e-6
 
 
 def _toy() -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -151,19 +160,19 @@ EXERCISES = {
         step("value", "Give mean and std two more dimensions, so that each slice is scaled by its own; the two slices "
              "of a pair stay next to each other.", _flatten_value),
     )),
-    "05.spread": Exercise(stars=2, steps=(
-        step("collapsed", "Equal features have the spread 0: look at the length of the mean of the unit features.",
-             _spread_collapsed),
-        step("orthogonal", "N features at right angles have the spread 1: multiply by N / (N - 1) below the root.",
-             _spread_orthogonal),
-        step("value", "sqrt((1 - |mean|^2) * N / (N - 1)), with the squared length of the mean.", _spread_value),
-        step("invariance", "Only directions count: divide each feature by its own length first.", _spread_length),
+    "05.neighbours": Exercise(stars=1, steps=(
+        step("value", "In 20 slices .18 reaches 3 slices far; the slice itself is not its neighbour.",
+             _neighbours_value),
+        step("minimum", "A reach below the minimum is raised to it.", _neighbours_minimum),
+        step("border", "Below 0 and from `slices` on there is nothing.", _neighbours_border),
+        step("itself", "With a minimum of 0 return [s].", _neighbours_itself),
     )),
     "05.position_error": Exercise(stars=2, steps=(
-        step("value", "Where the most similar slice of another volume lies at the same position, the error is 0.",
+        step("value", "Where the most similar slice of another patient lies at the same position, the error is 0.",
              _position_perfect),
-        step("other volumes", "Slices of the same volume are no candidates: set their similarity to -inf.",
-             _position_volumes),
+        step("other patients", "Slices of the same patient are no candidates.", _position_patients),
+        step("opposite", "A cosine can be negative: set that of the same patient to -inf, not to 0.",
+             _position_opposite),
         step("invariance", "Similarity is the cosine: divide each feature by its length.", _position_length),
     )),
     "05.train": Exercise(stars=3, steps=(

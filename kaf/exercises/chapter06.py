@@ -99,8 +99,12 @@ def _patients_value(student) -> bool:
 
 
 def _patients_missing(student) -> bool:
-    a, b = _scores()
-    return math.isclose(float(student(a, b)), stats.wilcoxon(np.nanmean(b - a, 1)).pvalue)
+    """The last patient, of one frame, has the fourth largest difference, which a sum over frames would halve."""
+    difference = np.array([0.01, 0.02, 0.03, 0.04, 0.05, 0.06, -0.035])
+    a = np.full((7, 2), 0.7)
+    b = a + difference[:, None]
+    a[6, 1] = b[6, 1] = np.nan
+    return math.isclose(float(student(a, b)), 14 / 128)
 
 
 def _patients_frames(student) -> bool:

@@ -129,6 +129,14 @@ def _unbias_structure(student) -> bool:
     return inside.std() < 0.02 * inside.mean()
 
 
+def _unbias_degree(student) -> bool:
+    """Anatomy that changes smoothly: ten terms cannot take it away, more terms can."""
+    image, body = _scene()
+    y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in image.shape), indexing="ij")
+    inside = student(image * np.exp(2 * x**3 * y**3), body)[body]
+    return inside.std() > 0.015 * inside.mean()
+
+
 EXERCISES = {
     "08.sigma_px": Exercise(stars=1, steps=(
         step("value", "A Gaussian has half of its height at sqrt(2 ln 2) standard deviations to either side.",
@@ -165,7 +173,7 @@ EXERCISES = {
         step("value", "Fit a polynomial of the third degree to the logarithm of the image, inside of the mask, with "
              "np.linalg.lstsq; then divide by its exponential.", _unbias_value),
         step("mean", "Scale the result so that its mean inside of the mask is that of the image.", _unbias_mean),
-        step("structure", "Ten terms are enough: x**i * y**j with i + j <= 3. More would fit the anatomy.",
-             _unbias_structure),
+        step("structure", "Divide by the fit, which is smooth: what is fine must stay.", _unbias_structure),
+        step("degree", "Take the ten terms x**i * y**j with i + j <= 3: more would fit the anatomy.", _unbias_degree),
     )),
 }

@@ -18,6 +18,15 @@ def fraction_as_a_share(ed, es, spacing_ed, spacing_es):
     return 1 - (es == 3).sum() * np.prod(spacing_es) / ((ed == 3).sum() * np.prod(spacing_ed))
 
 
+def fraction_of_areas(ed, es, spacing_ed, spacing_es):
+    return 100 * (1 - (es == 3).sum() * np.prod(spacing_es[1:]) / ((ed == 3).sum() * np.prod(spacing_ed[1:])))
+
+
+def cut_off(image, clip, shape):
+    low, high = np.percentile(image, clip)
+    return (255 * resample((np.clip(image, low, high) - low) / (high - low), shape)).astype(np.uint8)
+
+
 def clipped_last(image, clip, shape):
     low, high = np.percentile(image, clip)
     if high == low:
@@ -62,7 +71,9 @@ def only_right_angles(array, affine):
 @pytest.mark.parametrize(("key", "student", "failed"), [
     ("00.ejection_fraction", fraction_as_a_share, "value"),
     ("00.ejection_fraction", fraction_of_voxels, "spacing"),
+    ("00.ejection_fraction", fraction_of_areas, "spacing"),
     ("00.to_8bit", clipped_last, "value"),
+    ("00.to_8bit", cut_off, "value"),
     ("00.to_8bit", flat_divides_by_zero, "flat"),
     ("00.folds", folds_of_slices, "patients"),
     ("00.folds", folds_uneven, "even"),

@@ -16,9 +16,10 @@ def cell(xy, level, height, width, half=True, clamp=True, swapped=False):
     return found.clamp(torch.zeros_like(bounds), bounds) if clamp else found
 
 
-def window(xy, valid, radius, both=True, squared=False):
+def window(xy, valid, radius, both=True, squared=False, edge=True):
     apart = (xy[:, :, None] - xy[:, None]).square().sum(-1)
-    near = (apart if squared else apart.sqrt()) <= radius
+    apart = apart if squared else apart.sqrt()
+    near = apart <= radius if edge else apart < radius
     return near & valid[:, None] & (valid[:, :, None] if both else True)
 
 
@@ -41,6 +42,7 @@ def scatter_max(tokens, cell, valid, height, width, start=-torch.inf, padding=Fa
     ("02.receptive_field", lambda level: (5, 14, 32, 68, 0, 0, 0)[level], "any level"),
     ("02.window", lambda *a: window(*a).float(), "shape"),
     ("02.window", lambda *a: window(*a, squared=True), "value"),
+    ("02.window", lambda *a: window(*a, edge=False), "value"),
     ("02.window", lambda *a: window(*a, both=False), "padding"),
     ("02.break_even", lambda dim, share: 2 * dim, "all pairs"),
     ("02.break_even", lambda dim, share: 4 * dim, "a share"),

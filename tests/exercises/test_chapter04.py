@@ -70,6 +70,7 @@ def dual_by_softmax(scores, match):
     ("04.rows", rows_without_mass, "value"),
     ("04.rows", rows_by_exp, "large"),
     ("04.precision", precision_counts_nobody, "value"),
+    ("04.precision", lambda a, b: precision(a, b)[::-1], "value"),
     ("04.precision", lambda a, b: precision(a, b, ignoring=False), "ignored"),
     ("04.precision", lambda a, b: precision(a, b, empty=0.0), "nothing"),
     ("04.dual", dual_of_rows, "value"),

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 
 import pytest
 import torch
@@ -22,15 +23,27 @@ def flatten_views_first(image, mean, std):
     return ((image.float() - mean[..., None, None]) / std[..., None, None]).transpose(0, 1).flatten(0, 1).unsqueeze(1)
 
 
-def spread_of_lengths(features):
-    n = len(features)
-    mean = (features / features.norm(dim=1).mean()).mean(0).square().sum()
-    return float(((1 - mean).clamp(min=0) * n / (n - 1)).sqrt())
+def neighbours(s, slices, fraction, minimum, reach=lambda far: int(far + 1e-9), itself=False):
+    if minimum == 0:
+        return [s]
+    far = max(reach(fraction * slices), minimum)
+    return [n for n in range(max(0, s - far), min(slices, s + far + 1)) if itself or n != s]
 
 
-def error_within_the_volume(features, position, volume):
+def neighbours_over_the_border(s, slices, fraction, minimum):
+    far = max(int(fraction * slices), minimum)
+    return [n for n in range(s - far, s + far + 1) if n != s]
+
+
+def error_within_the_patient(features, position, patient):
     unit = torch.nn.functional.normalize(features, dim=1)
     return float((position - position[(unit @ unit.T).fill_diagonal_(-1).argmax(1)]).abs().mean())
+
+
+def error_with_zeros(features, position, patient):
+    unit = torch.nn.functional.normalize(features, dim=1)
+    alike = (unit @ unit.T) * (patient[:, None] != patient)
+    return float((position - position[alike.argmax(1)]).abs().mean())
 
 
 def train(model, optimiser, batch_of, stop, state=None, keep_optimiser=True, copied=True):
@@ -53,9 +66,13 @@ def train(model, optimiser, batch_of, stop, state=None, keep_optimiser=True, cop
     ("05.rate", rate_from_zero, "warm-up"),
     ("05.rate", rate_linear, "value"),
     ("05.flatten", flatten_views_first, "value"),
-    ("05.spread", lambda f: float(f.std()), "orthogonal"),
-    ("05.spread", spread_of_lengths, "value"),
-    ("05.position_error", error_within_the_volume, "value"),
+    ("05.neighbours", lambda *a: neighbours(*a, itself=True), "value"),
+    ("05.neighbours", lambda *a: neighbours(*a, reach=math.ceil), "value"),
+    ("05.neighbours", lambda s, n, fraction, minimum: neighbours(s, n, fraction, 1), "minimum"),
+    ("05.neighbours", neighbours_over_the_border, "border"),
+    ("05.neighbours", lambda s, n, fraction, minimum: neighbours(s, n, fraction, max(minimum, 1)), "itself"),
+    ("05.position_error", error_within_the_patient, "value"),
+    ("05.position_error", error_with_zeros, "opposite"),
     ("05.train", lambda *a: train(*a, keep_optimiser=False), "resumed"),
     ("05.train", lambda *a: train(*a, copied=False), "frozen"),
 ])

@@ -46,6 +46,7 @@ def holm_without_cap(p):
     ("06.fair_mean", fair_mean_in_place, "input"),
     ("06.p_patients", lambda a, b: stats.wilcoxon((b - a).ravel(), nan_policy="omit").pvalue, "value"),
     ("06.p_patients", lambda a, b: stats.wilcoxon((b - a).mean(1), nan_policy="omit").pvalue, "missing frame"),
+    ("06.p_patients", lambda a, b: stats.wilcoxon(np.nansum(b - a, 1)).pvalue, "missing frame"),
     ("06.holm", lambda p: np.minimum(p * len(p), 1), "value"),
     ("06.holm", holm_without_maximum, "value"),
     ("06.holm", holm_without_cap, "capped"),

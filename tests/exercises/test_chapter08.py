@@ -60,6 +60,7 @@ def unbias(image, mask, degree=3, scaled=True, whole=False):
     ("08.unbias", lambda image, mask: unbias(image, mask, degree=1), "value"),
     ("08.unbias", lambda image, mask: unbias(image, mask, scaled=False), "mean"),
     ("08.unbias", lambda image, mask: np.where(mask, image[mask].mean(), 0.0), "structure"),
+    ("08.unbias", lambda image, mask: unbias(image, mask, degree=4), "degree"),
 ])
 def test_wrong_answer_fails_where_it_is_wrong(key, student, failed):
     with contextlib.redirect_stdout(io.StringIO()):
