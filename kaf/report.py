@@ -96,14 +96,14 @@ def results_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def comparison_table(rows: pd.DataFrame, reference: str, metric: str = "dice") -> pd.DataFrame:
-    """Every other method against ``reference``, paired over patients, for each ``m`` on its own.
+    """Every other method against ``reference``, paired over patients, for each ``m`` with its methods on its own.
 
     Mean difference with its 95 % interval and the p values of :func:`kaf.evaluate.compare`, corrected by Holm for
     the number of methods at the same ``m``. Raises ``ValueError`` where methods are not comparable.
     """
     _check(rows)
-    order = list(rows["method"].unique())
-    tables = [compare(group, order, reference, metric).assign(m=m) for m, group in rows.groupby("m", sort=True)]
+    tables = [compare(group, list(group["method"].unique()), reference, metric).assign(m=m)
+              for m, group in rows.groupby("m", sort=True)]
     found = pd.concat(tables, ignore_index=True)
     digits = 3 if metric == "dice" else 2
     return pd.DataFrame({

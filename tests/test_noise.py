@@ -79,7 +79,7 @@ def test_a_difference_below_the_floor_says_so():
 
 
 def test_a_floor_that_is_not_known_is_told():
-    noise = {(C.where, C.steps, C.label): Noise(0.0004, 6)}
+    noise = {(PLACE, 400, "KAF"): Noise(0.0004, 6)}
     assert floor_in_words(C, noise) == f"noise floor {noise_floor(C, noise):.3f}"
     assert floor_in_words(C, {}) == "noise floor not known"
     assert floor_in_words(replace(C, related=True), noise) == "trainings related"
