@@ -74,8 +74,23 @@ def measure_tolerances(paths: list[Path]) -> None:
     write_chapters(chapters)
 
 
+def joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """What was printed without a pause in one piece: a busy machine cuts it anywhere."""
+    whole: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        before = whole[-1] if whole else {}
+        if output["output_type"] == "stream" == before.get("output_type") and output["name"] == before["name"]:
+            before["text"] += output["text"]
+        else:
+            whole.append(output)
+    return whole
+
+
 def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Keep of the metadata what a reader needs, and name the widgets by number instead of at random."""
+    """Join what was printed, keep of the metadata what a reader needs, name widgets by number instead of at random."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = joined(cell.outputs)
     kept = {name: notebook.metadata[name] for name in ("kernelspec", "language_info")}
     widgets = notebook.metadata.get("widgets", {}).get(STATE, {})
     if widgets.get("state"):

@@ -133,6 +133,12 @@ def test_comparison_is_made_for_each_m_and_reads_as_a_table():
     assert line["patients"] == 6
 
 
+def test_a_method_may_be_compared_at_some_numbers_of_labels_alone():
+    rows = make_rows(("UNet", "wide", "KAF"))
+    table = comparison_table(rows[(rows["m"] == 2) | (rows["method"] != "KAF")], "UNet")
+    assert table[["m", "method"]].to_numpy().tolist() == [[2, "wide"], [2, "KAF"], [8, "wide"]]
+
+
 def test_a_small_p_is_never_shown_as_zero():
     assert [p_value(p) for p in (1.0, 0.0312, 0.001, 0.00042)] == ["1.000", "0.031", "0.001", "4.2e-04"]
 

@@ -6,6 +6,7 @@
 import ast
 import json
 import re
+from itertools import pairwise
 
 from nbval.plugin import get_sanitize_patterns
 
@@ -84,6 +85,17 @@ def links_without_words(notebook):
     """The pages give them the title of their target; JupyterLab and Colab show nothing."""
     return [found for cell in notebook.cells if cell.cell_type == "markdown"
             for found in re.findall(r"\[\]\([^)]*\)", cell.source)]
+
+
+def formulas_as_roles(notebook):
+    """Colab and editors show a role as its source; dollars make a formula everywhere."""
+    return [found for cell in notebook.cells if cell.cell_type == "markdown"
+            for found in re.findall(r"\{math\}`[^`]*`", cell.source)]
+
+
+def prints_in_pieces(notebook):
+    return [cell.source[:80] for cell in code(notebook) for before, after in pairwise(cell.outputs)
+            if before.output_type == after.output_type == "stream" and before.name == after.name]
 
 
 def numbers_unlike_their_text(notebook):
@@ -187,5 +199,6 @@ def rules_not_understood(text):
 
 
 ALL = (unexecuted, errors_and_warnings, absolute_paths, traces_of_papermill, semicolons, links_without_words,
-       numbers_unlike_their_text, pictures_without_words, pictures_of_another_width, small_letters,
-       colours_hard_to_tell_apart, widgets_without_state, parameters_hidden_from_papermill, parameters_never_read)
+       formulas_as_roles, prints_in_pieces, numbers_unlike_their_text, pictures_without_words,
+       pictures_of_another_width, small_letters, colours_hard_to_tell_apart, widgets_without_state,
+       parameters_hidden_from_papermill, parameters_never_read)

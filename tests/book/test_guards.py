@@ -60,6 +60,14 @@ def links_without_words(notebook):
     notebook.cells[0].source += "\n\nSee [](06_fewshot)."
 
 
+def formulas_as_roles(notebook):
+    notebook.cells[0].source += "\n\nThe width {math}`d`."
+
+
+def prints_in_pieces(notebook):
+    checks.code(notebook)[2].outputs += [new_output("stream", name="stdout", text=text) for text in ("on", "e\n")]
+
+
 def numbers_unlike_their_text(notebook):
     shown = numbers(notebook)
     shown.data["text/plain"] = shown.data["text/plain"].replace("3", "4")
