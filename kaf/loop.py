@@ -162,7 +162,8 @@ def _train(run: Run, fabric: Fabric, model: nn.Module, optim: OptimConfig, steps
     model, optimiser = fabric.setup(model, optimiser)
     if state:
         optimiser.load_state_dict(state["optimiser"])
-        precision.load_state_dict(state.get("precision", {}))
+        if scale := state.get("precision"):  # of fp16 alone: a run may go on where another precision is the fastest
+            precision.load_state_dict(scale)
     run.rewind_log(start)
     clock, device = Clock(state["seconds"] if state else 0.0), str(fabric.device)
     if start < steps:

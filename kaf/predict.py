@@ -39,7 +39,6 @@ def predict(network: nn.Module, store: Store, volume: int, experiment: Experimen
                           how.rotations_deg)
 
 
-@torch.inference_mode()
 def predict_slices(network: nn.Module, slices: Iterable[SliceSample], shape: tuple[int, int], native: tuple[int, int],
                    device: str | torch.device = "cpu", components: str = "all",
                    rotations_deg: Sequence[float] = (0.0,)) -> np.ndarray:
@@ -47,12 +46,13 @@ def predict_slices(network: nn.Module, slices: Iterable[SliceSample], shape: tup
 
     ``components`` and ``rotations_deg`` as in :class:`kaf.config.FinetuneConfig`.
     """
-    network, slices, labels = network.to(device).eval(), iter(slices), []
-    while some := list(islice(slices, PREDICT_BATCH)):
-        batch = collate(some)
-        image, keypoints = z_score(batch).to(device), batch.keypoints.to(device)
-        probabilities = class_probabilities(network, image, keypoints, rotations_deg).cpu()
-        labels.append(to_native(probabilities, shape, native))
+    network, slices, labels = network.to(device).eval(), iter(slices), []  # moved first: it may be trained on
+    with torch.inference_mode():
+        while some := list(islice(slices, PREDICT_BATCH)):
+            batch = collate(some)
+            image, keypoints = z_score(batch).to(device), batch.keypoints.to(device)
+            probabilities = class_probabilities(network, image, keypoints, rotations_deg).cpu()
+            labels.append(to_native(probabilities, shape, native))
     whole = np.concatenate(labels)
     return largest_components(whole) if components == "largest" else whole
 

@@ -11,7 +11,9 @@ What the benchmarks measured is kept beside them, in ``cost.json``; :func:`read_
 """
 
 import argparse
+import contextlib
 import json
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,7 @@ import pandas as pd
 import kaf
 from kaf.evaluate import COLUMNS
 from kaf.fields import differences
-from kaf.files import exclusive, make_writable, read_json, replacing
+from kaf.files import exclusive, make_writable, read_json, replacing, sync
 from kaf.finetune import METHODS
 from kaf.report import size_line
 
@@ -79,8 +81,23 @@ def lineage(run: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield from lineage(run[name])
 
 
+class Torn(ValueError):
+    """Rows and runs of a record are not of the same moment."""
+
+
 def read_record(name: str, folder: str | Path = FOLDER) -> Record:
-    """The record ``name``. Raises ``FileNotFoundError`` without one, ``ValueError`` where rows and runs disagree."""
+    """The record ``name``. Raises ``FileNotFoundError`` without one, ``ValueError`` where rows and runs disagree.
+
+    Who reads while another process writes may meet one new file and one old: it reads again.
+    """
+    for seconds in (0.1, 0.5, 2.0):
+        with contextlib.suppress(Torn):
+            return _read_record(name, folder)
+        time.sleep(seconds)
+    return _read_record(name, folder)
+
+
+def _read_record(name: str, folder: str | Path) -> Record:
     file = Path(folder) / f"{name}.csv"
     if not file.is_file() or not file.with_suffix(".json").is_file():
         raise FileNotFoundError(f"no record {name!r} in {folder}: it needs {file.name} and {file.stem}.json, "
@@ -91,7 +108,7 @@ def read_record(name: str, folder: str | Path = FOLDER) -> Record:
         raise ValueError(f"{file} lacks the columns {', '.join(missing)}")
     runs = read_json(file.with_suffix(".json"))["runs"]
     if strangers := set(rows["run"]) ^ set(runs):
-        raise ValueError(f"{file} and its JSON name different runs: {', '.join(sorted(strangers))}")
+        raise Torn(f"{file} and its JSON name different runs: {', '.join(sorted(strangers))}")
     if rows.duplicated(key).any():
         raise ValueError(f"{file} scores a structure twice: {rows[rows.duplicated(key)][key].iloc[0].to_dict()}")
     return Record(rows, runs)
@@ -211,6 +228,7 @@ def write_record(record: Record, name: str, folder: str | Path = FOLDER, note: s
         rows = rows.round(dict.fromkeys(rows.select_dtypes("float"), DIGITS))
         with replacing(file) as draft:  # nothing but renaming lies between the two
             rows.to_csv(draft, index=False)
+            sync(draft)
             _write_runs(file.with_suffix(".json"), runs)
 
 

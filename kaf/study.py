@@ -27,7 +27,7 @@ from kaf.data.splits import (
 )
 from kaf.data.store import Store, StoreSettings
 from kaf.evaluate import COLUMNS
-from kaf.files import make_writable, write_csv
+from kaf.files import exclusive, make_writable, write_csv
 from kaf.finetune import finetune, get_method, load_network
 from kaf.loop import make_fabric
 from kaf.predict import evaluate
@@ -81,11 +81,13 @@ class Study:
 
         The paper's protocol has draw 0 only. Raises ``ValueError`` for another.
         """
+        known = labelled_patients(self.store)
+        train = tuple(p for p in self.split.train if p in known)
         if self.protocol == "paper":
             if draw:
                 raise ValueError(f"the paper has one draw of labelled patients, draw 0, not {draw}")
-            return paper_draw(self.split.train, m)
-        return labelled_draw(self.split.train, m, draw, self.store.patients, self.split.twins)
+            return paper_draw(train, m)
+        return labelled_draw(train, m, draw, self.store.patients, self.split.twins)
 
     def train(self, method: str, m: int, draw: int = 0) -> Run:
         """Train ``method`` on ``m`` labelled patients, what comes before included; returns the finished run."""
@@ -110,15 +112,21 @@ class Study:
         run = self.train(method, m, draw)
         file = run.folder / "scores.csv"
         with make_fabric(self.device, self.devices, self.num_nodes).rank_zero_first():  # one process scores
-            known = [read_rows(file)[[*COLUMNS, "group"]]] if file.is_file() else []
-            if not known or self._asked(known[0], draw).empty:
-                write_csv(file, pd.concat([*known, self._score(run, method, m, draw)]))
-        return run, self._asked(read_rows(file)[[*COLUMNS, "group"]], draw).reset_index(drop=True)
+            if self._asked(_scores(file), draw).empty:
+                own = self._score(run, method, m, draw)
+                with exclusive(run.folder):
+                    known = _scores(file)  # read again: another fold may have been added meanwhile
+                    write_csv(file, pd.concat([known[~self._mine(known, draw)], own]))
+        return run, self._asked(_scores(file), draw).reset_index(drop=True)
+
+    def _mine(self, rows: pd.DataFrame, draw: int) -> pd.Series:
+        """Which rows of a run are of this fold, the protocol and ``draw``."""
+        return (rows["fold"] == self.fold) & (rows["protocol"] == PROTOCOLS[self.protocol]) & (rows["draw"] == draw)
 
     def _asked(self, rows: pd.DataFrame, draw: int) -> pd.DataFrame:
-        """Those rows of a run that are of this fold, its test patients, the protocol and ``draw``."""
-        mine = (rows["fold"] == self.fold) & (rows["protocol"] == PROTOCOLS[self.protocol]) & (rows["draw"] == draw)
-        return rows[mine & rows["patient"].isin(self.split.test)]
+        """Those of all test patients; none where some of them were not scored yet."""
+        own = rows[self._mine(rows, draw) & rows["patient"].isin(self.split.test)]
+        return own if set(own["patient"]) == set(self.split.test) else own[:0]
 
     def _score(self, run: Run, method: str, m: int, draw: int) -> pd.DataFrame:
         chosen, experiment = get_method(method), self.experiment
@@ -130,6 +138,11 @@ class Study:
                  "method": chosen.name, "pretraining": chosen.pretraining, "m": m, "draw": draw, "fold": self.fold,
                  "scale": experiment.scale, "seed": experiment.seed, "device": device.type, "run": run.folder.name}
         return rows.assign(**facts)[[*COLUMNS, "group"]]
+
+
+def _scores(file: Path) -> pd.DataFrame:
+    """What a run was scored, with any test patients."""
+    return read_rows(file)[[*COLUMNS, "group"]] if file.is_file() else pd.DataFrame(columns=[*COLUMNS, "group"])
 
 
 def configurations(experiment: Experiment, method: str) -> list[dict[str, Any]]:
@@ -152,8 +165,9 @@ def open_study(experiment: Experiment, data_root: str | Path = "", output: str |
     ``output`` takes the phantom, the store and the runs: by default ``runs/`` and ``stores/`` in the
     checkout. ``protocol`` is a name in :data:`PROTOCOLS`; for ``external``, ``test_root`` is the folder of those who
     test, as the 50 test patients of ACDC have one. ``workers`` processes read ahead of a training. Raises
-    ``ValueError`` for a fold out of range, an unknown protocol, a missing ``data_root`` or ``test_root``, or where a
-    patient is in both folders.
+    ``ValueError`` for a fold out of range, an unknown protocol, a missing ``data_root`` or ``test_root``, where a
+    patient is in both folders, or one of ``test_root`` has no labels. Patients without labels are in no fold; they
+    join those who are pretrained with.
     """
     home = Path(output).expanduser() if output else workspace()
     dataset = experiment.data.dataset
@@ -170,7 +184,7 @@ def open_study(experiment: Experiment, data_root: str | Path = "", output: str |
         raise ValueError(f"dataset {dataset!r} needs data_root, the folder you downloaded it to")
     make_writable(home)
     root = _phantom(home, experiment) if phantom else Path(data_root).expanduser()
-    patients = {case.patient: case.group for case in find_cases(dataset, root)}
+    patients = {case.patient: case.group for case in find_cases(dataset, root) if case.label}
     test_root = Path(test_root).expanduser()
     if external:  # either way what cannot be split is found before the work
         Split(tuple(patients), tuple({case.patient for case in find_cases(dataset, test_root)}))
@@ -182,12 +196,23 @@ def open_study(experiment: Experiment, data_root: str | Path = "", output: str |
     if external:
         test_store = prepare(dataset, test_root, home / "stores" / f"{name}-test", settings)
         split = external_test(store, test_store)
+        if silent := sorted(set(split.test) - labelled_patients(test_store)):
+            raise ValueError(f"{test_root} has no labels of {', '.join(silent)}: nobody can be tested without; add "
+                             "them, or take these patients out of the folder")
     else:
-        split = split_by(protocol, store.patients, folds)[fold]
+        known = labelled_patients(store)
+        split = split_by(protocol, {p: g for p, g in store.patients.items() if p in known}, folds)[fold]
+        others = tuple(p for p in store.patients if p not in known)  # without labels they can be pretrained with
+        split = Split(split.train + others, split.test) if others else split
         if protocol != "paper":  # which trains on the images of test patients anyway
             split = without_twins(split, store)
     return Study(experiment, store, split, fold, home / "runs", device, devices, num_nodes, protocol, workers,
                  test_store)
+
+
+def labelled_patients(store: Store) -> set[str]:
+    """Who can be trained with and tested: the patients of a store with labels of at least one frame."""
+    return {store.volumes[v].patient for v in store.select(labelled=True)}
 
 
 def split_by(protocol: str, groups: Mapping[str, str], folds: int) -> list[Split]:

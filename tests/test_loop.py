@@ -92,6 +92,14 @@ def test_a_scaled_loss_goes_on_with_its_scale(tmp_path, save_every_step):
     assert losses.iloc[-1] < losses.iloc[0]
 
 
+def test_a_run_goes_on_where_float16_is_the_fastest(tmp_path, save_every_step):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, interrupting(Noisy, 6, "ctrl-c")(), precision="bf16")
+    assert not Run(tmp_path, {}).load()["precision"]
+    run = train(tmp_path, Noisy(), precision="fp16")
+    assert run.load()["step"] == STEPS and run.load()["precision"]["scale"] > 0
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on Windows")
 def test_a_killed_process_loses_nothing_that_was_saved(tmp_path):
     killed = in_a_process("if step == 7: os.kill(os.getpid(), signal.SIGKILL)", tmp_path / "killed")

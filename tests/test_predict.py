@@ -162,3 +162,19 @@ def test_what_lay_outside_every_turned_image_is_background():
     image, points = torch.ones(1, 1, 16, 16), stack([pad(from_arrays(np.zeros((0, 2))), 3)])
     found = class_probabilities(AtPoints(), image, points, (45.0,))
     assert found[0, 2, 8, 8] > 0.9 and found[0, 0, 0, 0] > 0.9
+
+
+def test_a_network_that_was_moved_to_predict_can_be_trained_on(store):
+    class Moving(nn.Conv2d):
+        def to(self, device):
+            """As onto a GPU: parameters become new tensors."""
+            self.weight = nn.Parameter(self.weight.detach().clone())
+            return self
+
+        def forward(self, image, keypoints):
+            return super().forward(image)
+
+    network = Moving(1, 4, 1)
+    predict(network, store, 0, tiny_experiment())
+    network(torch.ones(1, 1, 2, 2), None).sum().backward()
+    assert network.weight.grad is not None

@@ -157,7 +157,17 @@ def test_no_such_record(tmp_path):
         read_record("b", tmp_path)
 
 
-def test_rows_and_runs_must_agree(tmp_path):
+def test_who_reads_between_two_files_of_a_writer_reads_again(tmp_path, monkeypatch):
+    write_record(record(), "a", tmp_path)
+    file = tmp_path / "a.json"
+    whole = file.read_text()
+    file.write_text('{"runs": {}}')
+    monkeypatch.setattr("time.sleep", lambda _: file.write_text(whole))
+    assert list(read_record("a", tmp_path).runs) == ["finetune-unet-a"]
+
+
+def test_rows_and_runs_must_agree(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda _: None)
     write_record(record(), "a", tmp_path)
     (tmp_path / "a.json").write_text('{"runs": {}}')
     with pytest.raises(ValueError, match="different runs: finetune-unet-a"):

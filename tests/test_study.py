@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -153,6 +154,30 @@ def test_a_run_is_scored_for_every_fold_and_draw_that_labels_its_patients(here, 
     assert len(record.rows) == sum(map(len, tables[:3])) and len(record.runs) == 1
 
 
+def test_patients_who_came_later_are_scored_too_and_nobody_twice(here, tmp_path, monkeypatch):
+    def evaluate(network, store, patients, *_):
+        facts = {"frame": "ED", "structure": "LV", "dice": 0.5, "group": "1"}
+        return pd.DataFrame([{**facts, "patient": name} for name in patients], columns=[*COLUMNS, "group"])
+
+    monkeypatch.setattr(study, "evaluate", evaluate)
+    few, all_of_them = (replace(here, split=replace(here.split, test=test), runs=tmp_path) for test in ("a", "ab"))
+    assert few.few_shot("unet", 2)[1]["patient"].tolist() == ["a"]
+    run, rows = all_of_them.few_shot("unet", 2)
+    assert rows["patient"].tolist() == ["a", "b"] and len(of_run(run.folder).rows) == 2
+
+
+def test_who_has_no_labels_is_neither_tested_nor_drawn_and_can_be_pretrained_with(tmp_path):
+    root = write_phantom(tmp_path / "acdc", 5, size=48, slices=(3, 4), progress=False)
+    for file in (root / "patient003").glob("*_gt.nii.gz"):
+        file.unlink()
+    for fold in range(4):
+        here = study.open_study(tiny("acdc"), root, tmp_path / "home", fold, folds=4, device="cpu")
+        assert "patient003" in here.split.train and len(here.split.test) == 1
+        assert "patient003" not in here.labelled(3) and len(here.labelled(3)) == 3
+    with pytest.raises(ValueError, match="4 patients cannot be split into 5 folds"):
+        study.open_study(tiny("acdc"), root, tmp_path / "home", device="cpu")
+
+
 def test_inner_validation_touches_no_test_patient_and_has_as_many():
     outers, inners = (study.split_by(protocol, GROUPS, 5) for protocol in ("patient", "inner"))
     for outer, inner in zip(outers, inners, strict=True):
@@ -219,6 +244,15 @@ def test_a_patient_in_both_folders_is_found(folders):
     with pytest.raises(FileNotFoundError, match="nowhere is no folder"):
         external(folders, "nowhere")
     assert not any((folders / f"home-{name}" / "stores").exists() for name in ("training", "nowhere"))
+
+
+def test_nobody_is_tested_without_labels(folders, tmp_path):
+    silent = shutil.copytree(folders / "testing", tmp_path / "silent")
+    for file in (silent / "patient006").glob("*_gt.nii.gz"):
+        file.unlink()
+    with pytest.raises(ValueError, match="has no labels of patient006"):
+        study.open_study(tiny("acdc"), folders / "training", tmp_path / "home", device="cpu", protocol="external",
+                         test_root=silent)
 
 
 def test_an_unknown_protocol_is_refused_before_any_work(tmp_path):

@@ -53,7 +53,8 @@ class Job:
         if method.pretraining == "none":
             return None
         configuration = configurations(self.experiment, self.method)[-1]
-        return (f"{self.dataset}-{self.scale}-{self.protocol}-{method.network}-{method.pretraining}-fold{self.fold}"
+        fold = "all" if self.protocol == "paper" else self.fold  # the paper pretrains with everybody, once
+        return (f"{self.dataset}-{self.scale}-{self.protocol}-{method.network}-{method.pretraining}-fold{fold}"
                 f"-seed{self.seed}-{digest(configuration)}")
 
     @property

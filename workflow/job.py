@@ -22,6 +22,9 @@ KEYS = {"store": "store_key", "pretrain": "pretraining_key", "few_shot": "key", 
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
     a = make_parser().parse_args(arguments)
+    for name in ("data_root", "output", "records"):  # the notebook runs in the folder of its page
+        if value := getattr(a, name):
+            setattr(a, name, str(Path(value).expanduser().resolve()))
     grid = get_grid(a.grid, a.file)
     job = find(with_sources(expand(grid)), a.key, KEYS[a.what])
     if a.what == "store":

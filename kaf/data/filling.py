@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import asdict
+from functools import cache
 from math import prod
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from kaf import __version__
 from kaf.data.cases import Case, check_cases, get_layout
 from kaf.data.grid import store_shape
 from kaf.data.store import VERSION, StoreSettings, VolumeRecord, read_manifest
-from kaf.files import clear_drafts, read_json, seal, write_json
+from kaf.files import clear_drafts, file_digest, read_json, seal, write_json
 
 
 def check_first(cases: list[Case], out: Path, settings: StoreSettings) -> None:
@@ -51,15 +52,20 @@ def is_complete(out: Path) -> bool:
 
 def finished(out: Path, cases: list[Case], root: Path) -> dict[str, VolumeRecord]:
     """Records of the volumes already in the store, by id. Raises ``ValueError`` unless they are those of ``cases``."""
-    wanted, done = {case.id: case for case in cases}, {}
+    wanted, done, digest = {case.id: case for case in cases}, {}, cache(file_digest)  # a cine file has many frames
     for file in sorted((out / "volumes").glob("*/record.json")):
         record = VolumeRecord.from_json(read_json(file, "delete its folder and run prepare again"))
         case = wanted.get(record.id)
         if case is None:
             raise ValueError(f"the store {out} holds {record.id}, but {root} does not; choose another folder")
-        sizes = {f.relative_to(root).as_posix(): f.stat().st_size for f in (case.image, case.label) if f}
-        labels = (record.patient, record.frame, record.group)
-        if sizes != record.source_bytes or labels != (case.patient, case.frame, case.group):
+        sources = {f.relative_to(root).as_posix(): f for f in (case.image, case.label) if f}
+        sizes = {name: source.stat().st_size for name, source in sources.items()}
+        made, of_source = file.stat().st_mtime_ns, (record.patient, record.frame, record.group)
+        # A corrected label often has as many bytes as the one before it. What is older than the store is not read.
+        changed = sizes != record.source_bytes or any(
+            source.stat().st_mtime_ns > made and digest(source) != record.checksums.get(name)
+            for name, source in sources.items())
+        if changed or of_source != (case.patient, case.frame, case.group):
             raise ValueError(f"{record.id} in {root} changed since {out} was made; choose another folder")
         done[record.id] = record
     return done

@@ -199,6 +199,20 @@ def test_a_changed_file_is_noticed(root, tmp_path):
         run(root, tmp_path / "s")
 
 
+def test_a_changed_file_of_as_many_bytes_is_noticed_and_one_that_was_copied_again_is_none(root, tmp_path):
+    run(root, tmp_path / "s")
+    label = next((root / "patient001").glob("*frame04_gt.nii.gz"))
+    later = (tmp_path / "s" / "manifest.json").stat().st_mtime + 10
+    os.utime(label, (later, later))
+    run(root, tmp_path / "s")
+    data = bytearray(label.read_bytes())
+    data[4] ^= 1  # the time in the header of gzip: another file of the same size
+    label.write_bytes(data)
+    os.utime(label, (later, later))
+    with pytest.raises(ValueError, match="patient001_frame04 in .* changed"):
+        run(root, tmp_path / "s")
+
+
 def test_a_folder_that_is_no_store_is_left_alone(root, tmp_path):
     (tmp_path / "mine" / "volumes" / "photos").mkdir(parents=True)
     with pytest.raises(ValueError, match="no store"):

@@ -103,3 +103,9 @@ def test_self_training_waits_for_what_it_goes_on_from():
     assert [job.method for job in with_sources(jobs)] == ["kaf_selftrained", "kaf_pretrained"]
     source = jobs[0].source
     assert source.source is None and source.pretraining_key == jobs[0].pretraining_key
+
+
+def test_the_papers_protocol_pretrains_once_for_all_folds():
+    jobs = [job for job in expand(GRIDS["papers_protocol"]) if job.pretraining_key]
+    assert len({job.fold for job in jobs}) == 5
+    assert len({job.pretraining_key for job in jobs}) == len({job.method for job in jobs})

@@ -49,3 +49,15 @@ def test_an_unknown_grid_is_named_with_those_there_are(tmp_path):
     (tmp_path / "grids.yaml").write_text(yaml.safe_dump({"chains": GRID}))
     with pytest.raises(ValueError, match="unknown grid 'chain'; choose one of chains"):
         job.main(["few_shot", "chain", "key", "--file", str(tmp_path / "grids.yaml"), "--notebook", "job.ipynb"])
+
+
+def test_relative_folders_are_those_of_who_asks(tmp_path, monkeypatch, source):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    seen = []
+    monkeypatch.setattr(papermill, "execute_notebook", lambda page, out, values, **kwargs: seen.append(values))
+    (tmp_path / "grids.yaml").write_text(yaml.safe_dump({"chains": GRID}))
+    job.main(["few_shot", "chains", source.key, "--file", str(tmp_path / "grids.yaml"), "--notebook", "pages/job.ipynb",
+              "--records", "records", "--output", "home", "--data-root", "data"])
+    asked = [seen[0][name] for name in ("records_folder", "output", "data_root")]
+    assert asked == [str(tmp_path / "here" / name) for name in ("records", "home", "data")]
