@@ -95,7 +95,8 @@ PARTS = {
               (Trial("window", settings(PRETRAINED, "6 mm", "12 mm", "25 mm", "50 mm"), PRETRAINED),),
               "07_ablations"),
         Entry("Q4", "Are graph networks and other transformers better or worse than the mixing of KAF?",
-              (*both("mixers", "graph", "paper's block"), Trial("mixers", (SWIN,), SCRATCH)),
+              (*both("mixers", "graph", "paper's block"),
+               *(Trial(grid, (SWIN,), SCRATCH) for grid in ("mixers", "fewshot"))),
               "09_alternatives"),
     ),
     "Checks that were never made": (
