@@ -165,8 +165,8 @@ def test_contours_need_equally_many_of_everything(image):
 def test_history_has_a_panel_for_everything_that_was_logged():
     table = history()
     figure = figures.history_figure(table)
-    assert [ax.get_ylabel().split("\n")[0] for ax in figure.axes] == [
-        "loss", "loss $L_{pcl}$", "feature spread", "learning rate"]  # no entropy: it was never a number
+    names = [ax.get_ylabel().split("\n")[0] for ax in figure.axes]  # without entropy, which was never a number
+    assert names == ["loss", r"loss $\mathcal{L}_\mathrm{pcl}$", "feature spread", "learning rate"]
     assert {ax.get_xlabel() for ax in figure.axes} == {"step"}
     np.testing.assert_allclose(figure.axes[1].lines[0].get_xydata(), table[["step", "pcl"]])
     spread, threshold = figure.axes[2].lines

@@ -17,7 +17,8 @@ from kaf.report import read_numbers
 from tests.book.checks import unexecuted
 
 NAMES = sorted(path.stem for path in CHAPTERS.glob("*.ipynb"))
-SECONDS, GIGABYTES = 150, 3  # of one chapter at smoke
+SECONDS, GIGABYTES = 150, 3  # of one chapter at smoke, on a quiet machine, as chapters.json has them
+SLOWER = 1.5  # times as long a chapter takes where processors are older, or other tests run beside it
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -54,7 +55,7 @@ def test_shows_the_committed_numbers(executed):
 
 def test_keeps_its_budget_of_time_and_memory(executed):
     _, _, meter = executed
-    assert meter.seconds <= SECONDS and meter.gigabytes <= GIGABYTES
+    assert meter.seconds <= SLOWER * SECONDS and meter.gigabytes <= GIGABYTES
 
 
 def test_runs_to_its_end_in_any_folder(executed):
