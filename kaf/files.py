@@ -14,6 +14,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,16 @@ def file_digest(file: str | Path) -> str:
     """sha256 of a file."""
     with open(file, "rb") as source:
         return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+def digest_once(file: str | Path) -> str:
+    """:func:`file_digest`, taken again only where the file was written since: a cine file holds many frames."""
+    return _digest(Path(file), Path(file).stat().st_mtime_ns)
+
+
+@cache
+def _digest(file: Path, _modified: int) -> str:
+    return file_digest(file)
 
 
 def write_csv(file: str | Path, table: Any, **options: Any) -> None:

@@ -116,7 +116,8 @@ class Study:
                 own = self._score(run, method, m, draw)
                 with exclusive(run.folder):
                     known = _scores(file)  # read again: another fold may have been added meanwhile
-                    write_csv(file, pd.concat([known[~self._mine(known, draw)], own]))
+                    others = known[~self._mine(known, draw)]
+                    write_csv(file, pd.concat([others, own]) if len(others) else own)
         return run, self._asked(_scores(file), draw).reset_index(drop=True)
 
     def _mine(self, rows: pd.DataFrame, draw: int) -> pd.Series:

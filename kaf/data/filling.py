@@ -2,7 +2,6 @@
 
 import shutil
 from dataclasses import asdict
-from functools import cache
 from math import prod
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from kaf import __version__
 from kaf.data.cases import Case, check_cases, get_layout
 from kaf.data.grid import store_shape
 from kaf.data.store import VERSION, StoreSettings, VolumeRecord, read_manifest
-from kaf.files import clear_drafts, file_digest, read_json, seal, write_json
+from kaf.files import clear_drafts, digest_once, read_json, seal, write_json
 
 
 def check_first(cases: list[Case], out: Path, settings: StoreSettings) -> None:
@@ -52,7 +51,7 @@ def is_complete(out: Path) -> bool:
 
 def finished(out: Path, cases: list[Case], root: Path) -> dict[str, VolumeRecord]:
     """Records of the volumes already in the store, by id. Raises ``ValueError`` unless they are those of ``cases``."""
-    wanted, done, digest = {case.id: case for case in cases}, {}, cache(file_digest)  # a cine file has many frames
+    wanted, done = {case.id: case for case in cases}, {}
     for file in sorted((out / "volumes").glob("*/record.json")):
         record = VolumeRecord.from_json(read_json(file, "delete its folder and run prepare again"))
         case = wanted.get(record.id)
@@ -63,7 +62,7 @@ def finished(out: Path, cases: list[Case], root: Path) -> dict[str, VolumeRecord
         made, of_source = file.stat().st_mtime_ns, (record.patient, record.frame, record.group)
         # A corrected label often has as many bytes as the one before it. What is older than the store is not read.
         changed = sizes != record.source_bytes or any(
-            source.stat().st_mtime_ns > made and digest(source) != record.checksums.get(name)
+            source.stat().st_mtime_ns > made and digest_once(source) != record.checksums.get(name)
             for name, source in sources.items())
         if changed or of_source != (case.patient, case.frame, case.group):
             raise ValueError(f"{record.id} in {root} changed since {out} was made; choose another folder")

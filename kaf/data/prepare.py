@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
-from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from kaf.data.cases import Case, Volume, find_cases, read_volume
 from kaf.data.filling import begin, check_first, finished, is_complete, write_manifest
 from kaf.data.grid import resample, resample_labels, store_shape
 from kaf.data.store import Store, StoreSettings, VolumeRecord
-from kaf.files import building, exclusive, file_digest, make_writable, seal
+from kaf.files import building, digest_once, exclusive, file_digest, make_writable, seal
 from kaf.keypoints import Keypoints, deduplicate, get_detector
 from kaf.progress import progress_bar
 
@@ -128,7 +127,7 @@ def _write_arrays(draft: Path, case: Case, volume: Volume, arrays: dict, counts:
         write_array(draft / name, array)
         checksums[name] = file_digest(draft / name)
     sources = {file.relative_to(root).as_posix(): file for file in (case.image, case.label) if file}
-    checksums |= {name: _source_digest(file, file.stat().st_mtime_ns) for name, file in sources.items()}
+    checksums |= {name: digest_once(file) for name, file in sources.items()}
     image = arrays["image.npy"]
     native = volume.image.shape
     spacing = tuple((np.array(volume.spacing_mm) * native / image.shape).tolist())  # same field of view
@@ -185,9 +184,3 @@ def find_keypoints(image: np.ndarray, detector: str) -> tuple[np.ndarray, tuple[
     for name in table.dtype.names:
         table[name] = torch.cat([getattr(points, name) for points in found]).numpy()
     return table, tuple(len(points.valid) for points in found)
-
-
-@lru_cache(maxsize=1)
-def _source_digest(path: Path, _modified: int) -> str:
-    """sha256 of a source file, once for all frames of a cine file."""
-    return file_digest(path)

@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from kaf.choices import settle_types
 from kaf.data.arrays import open_array
 from kaf.data.cases import get_layout
 from kaf.data.grid import crop, crop_keypoints, uncrop  # noqa: F401  part of this module's interface
-from kaf.files import file_digest, read_json
+from kaf.files import digest_once, read_json
 from kaf.keypoints import DETECTOR_VERSIONS, Keypoints, get_detector, pad, top_k
 
 VERSION = 3  # raise it whenever prepare would give other content; for one detector its DETECTOR_VERSIONS is enough
@@ -193,7 +192,7 @@ class Store:
         for v in self.volumes if volumes is None else (self.volumes[number] for number in volumes):
             for name in (n for n in v.checksums if n.endswith(".npy")):
                 file = self.path / "volumes" / v.id / name
-                if not file.is_file() or _digest_once(file, file.stat().st_mtime_ns) != v.checksums[name]:
+                if not file.is_file() or digest_once(file) != v.checksums[name]:
                     raise ValueError(f"{file} is damaged; delete its folder and run prepare again")
 
     def _array(self, v: int, name: str) -> np.ndarray:
@@ -234,8 +233,3 @@ def read_manifest(path: Path, settings: StoreSettings | None = None) -> dict:
         raise ValueError(f"the store {path} was made with an earlier version of the detector {made_with.detector!r}; "
                          "delete it and prepare it anew")
     return manifest
-
-
-@cache
-def _digest_once(file: Path, _modified: int) -> str:
-    return file_digest(file)
