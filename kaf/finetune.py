@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from monai.losses import DiceCELoss
@@ -17,7 +18,7 @@ from kaf.loop import fit, make_fabric, step_generator
 from kaf.networks import build_network
 from kaf.pretrain import fingerprint, load_pretrained
 from kaf.processes import gather, rank, share, world
-from kaf.reuse import take_over
+from kaf.reuse import my_turn, take_over
 from kaf.runs import Run, load_weights
 
 
@@ -100,10 +101,7 @@ def finetune(experiment: Experiment, store: Store, patients: Collection[str], ru
     network = make_network(experiment, store, method)
     if pretrained is not None:
         load_pretrained(pretrained, network)
-    run = Run(Path(runs) / name, identity)
-    keep_data_facts(run, store)
-    with fabric.rank_zero_first():
-        take_over(run)
+    run = Run(Path(runs) / name, identity, data_facts(store))
     steps = config.optim.total(len(dataset))
 
     def batches(start: int) -> Iterator[SliceSample]:
@@ -112,14 +110,17 @@ def finetune(experiment: Experiment, store: Store, patients: Collection[str], ru
                                part=share(config.optim.batch))
         return iter(read_batches(dataset, sampler, workers))
 
-    fit(run, fabric, network, config.optim, steps, batches, SegmentationLoss(config, experiment.seed),
-        title=f"{chosen.name}, {len(patients)} patients")
+    with my_turn(run):
+        with fabric.rank_zero_first():
+            take_over(run)
+        fit(run, fabric, network, config.optim, steps, batches, SegmentationLoss(config, experiment.seed),
+            title=f"{chosen.name}, {len(patients)} patients")
     return run
 
 
-def keep_data_facts(run: Run, store: Store) -> None:
-    """Write how the images of a run were prepared, for :mod:`kaf.segment`."""
-    run.describe_data({"settings": asdict(store.settings), "structures": store.structures})
+def data_facts(store: Store) -> dict[str, Any]:
+    """How the images of a run were prepared: what :mod:`kaf.segment` has to do again."""
+    return {"settings": asdict(store.settings), "structures": store.structures}
 
 
 def make_network(experiment: Experiment, store: Store, method: str) -> nn.Module:

@@ -55,6 +55,9 @@ class Checked:
     """
 
     def __post_init__(self) -> None:
+        for name in (f.name for f in fields(self) if f.name in CHOICES):
+            if str(value := getattr(self, name)) in CHOICES[name]:  # in YAML and JSON, precision: 32 is a number
+                object.__setattr__(self, name, str(value))
         settle_types(self)
         for name in (f.name for f in fields(self)):
             value = getattr(self, name)

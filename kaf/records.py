@@ -39,9 +39,10 @@ OF_RUN = ["dataset", "protocol", "method", "pretraining", "m", "draw", "fold", "
 CORRUPTED = [*OF_RUN, "patient", "group", "corruption", "level", "dice", "points", "repeatability", "on_background",
              "entropy"]
 SAME = ["dataset", "protocol", "scale", "method", "setting", "m", "draw", "fold", "seed"]  # what a run stands for
+TESTED = "tested"  # column of scores.csv: a fingerprint of the images and the truth of the test patients
 # No numbers, though some look like it: a patient may be called 001. Empty where there is nothing to say.
 WORDS = dict.fromkeys(("dataset", "protocol", "method", "pretraining", "scale", "device", "run", "setting", "patient",
-                       "frame", "structure", "group", "corruption"), str)
+                       "frame", "structure", "group", "corruption", TESTED), str)
 KINDS = ("finetune", "selftrain")  # of runs that are scored
 DIGITS = 5  # decimals of the metrics; finer than any two runs agree
 
@@ -169,7 +170,7 @@ def _no_rivals(record: Record) -> Record:
 
 def of_run(folder: Path, setting: str = "", rows: pd.DataFrame | None = None) -> Record:
     """One scored run, with those of its ``rows`` that are given, or all; ``setting`` names what was changed for it."""
-    rows = read_rows(folder / "scores.csv") if rows is None else rows
+    rows = read_rows(folder / "scores.csv").drop(columns=TESTED, errors="ignore") if rows is None else rows
     return Record(rows.assign(setting=setting), {folder.name: _facts(folder)})
 
 

@@ -4,14 +4,42 @@ Two run folders may differ only in what is done with the predictions of their ne
 ``kaf.fields.AFTER`` marks. The later one takes over what the earlier one has trained.
 """
 
+import contextlib
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kaf.config import training_part
-from kaf.files import read_json, replacing, write_json
-from kaf.processes import rank
+from kaf.config import digest, training_part
+from kaf.files import exclusive, make_writable, read_json, replacing, write_json
+from kaf.processes import rank, world
 from kaf.runs import Run
+
+TURNS = ".turns"  # folder beside the run folders, with one for each training
+
+
+@contextlib.contextmanager
+def my_turn(run: Run) -> Iterator[None]:
+    """Let one process at a time train what ``run`` needs: others that need the same wait, and then :func:`take_over`.
+
+    A finished run waits for nobody, nor do processes that train together: the others would not wait for the first.
+    Raises ``BlockingIOError`` where another process trains in the folder of ``run`` itself.
+    """
+    if world() > 1 or _finished(run):
+        yield
+        return
+    with run.alone():  # only to see that it is free
+        pass
+    folder = run.folder.parent / TURNS / digest(_training(run.folder))
+    make_writable(folder)
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(exclusive(folder, "held"))
+        except BlockingIOError:
+            print(f"{run.folder.name} waits: another process trains what it needs", file=sys.stderr)
+            held.enter_context(exclusive(folder))
+        yield
 
 
 def take_over(run: Run) -> None:
@@ -50,10 +78,17 @@ def _sound(folder: Path, training: dict[str, Any]) -> bool:
     try:
         if _training(folder) != training or "seconds" not in read_json(folder / "provenance.json"):
             return False
-        Run(folder, read_json(folder / "config.json")).weights()
+        run = Run(folder, read_json(folder / "config.json"))
     except (OSError, ValueError, KeyError):
         return False
-    return (folder / "log.csv").is_file()
+    return _finished(run) and (folder / "log.csv").is_file()
+
+
+def _finished(run: Run) -> bool:
+    try:
+        return bool(run.weights())
+    except (OSError, ValueError):
+        return False
 
 
 def _training(folder: Path) -> dict[str, Any]:

@@ -30,19 +30,23 @@ from kaf.processes import rank
 class Run:
     """One run folder: ``config.json``, ``provenance.json``, ``log.csv``, ``checkpoint.pt``.
 
-    Raises ``ValueError`` where ``folder`` holds a run of another configuration, ``OSError`` where a new run cannot be
-    written into it.
+    What is known about the ``data`` besides the configuration is kept in ``data.json``. Raises ``ValueError`` where
+    ``folder`` holds a run of another configuration, ``OSError`` where a new run cannot be written into it.
     """
 
-    def __init__(self, folder: str | Path, config: Mapping[str, Any]):
+    def __init__(self, folder: str | Path, config: Mapping[str, Any], data: Mapping[str, Any] | None = None):
         self.folder = Path(folder)
         self.config = json.loads(json.dumps(config))  # tuples become lists, as they will be read back
         file = self.folder / "config.json"
+        if rank() == 0 and not file.is_file():
+            make_writable(self.folder)
+            with exclusive(self.folder):  # or another process that begins the same would take drafts for left behind
+                if not file.is_file():
+                    if data is not None:
+                        write_json(self.folder / "data.json", data)
+                    write_json(file, self.config)
         if file.is_file():
             self._check(read_json(file))
-        elif rank() == 0:
-            make_writable(self.folder)
-            write_json(file, self.config)
 
     def _check(self, found: dict) -> None:
         if found != self.config:
@@ -138,12 +142,6 @@ class Run:
         import pandas as pd
 
         return pd.read_csv(io.StringIO("\n".join(whole_lines(self.folder / "log.csv"))))
-
-    def describe_data(self, facts: Mapping[str, Any]) -> None:
-        """Keep once as ``data.json`` what is known about the data besides the configuration."""
-        file = self.folder / "data.json"
-        if rank() == 0 and not file.is_file():
-            write_json(file, facts)
 
     def begin(self, facts: Mapping[str, Any], goes_on: bool) -> None:
         """Write ``facts``, such as :func:`provenance`, as what makes this run from here on.

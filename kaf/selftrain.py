@@ -18,11 +18,11 @@ from kaf.config import Experiment, FinetuneConfig, SelftrainConfig, digest, used
 from kaf.data.augment import augment
 from kaf.data.pairs import EpochSampler, SliceDataset, read_batches
 from kaf.data.store import SliceSample, Store
-from kaf.finetune import SegmentationLoss, get_method, keep_data_facts, labelled_volumes, load_network, z_score
+from kaf.finetune import SegmentationLoss, data_facts, get_method, labelled_volumes, load_network, z_score
 from kaf.keypoints import Keypoints, read_pixels
 from kaf.loop import fit, make_fabric, step_generator
 from kaf.pretrain import fingerprint
-from kaf.reuse import take_over
+from kaf.reuse import my_turn, take_over
 from kaf.runs import Run
 
 BOX_AREA, BOX_ASPECT = (0.02, 0.4), (0.3, 3.3)  # of a pasted piece: fraction of the slice, height to width
@@ -151,9 +151,7 @@ def selftrain(experiment: Experiment, store: Store, patients: Collection[str], u
                 "patients": sorted(patients), "unlabelled": sorted(unlabelled), "source": source.folder.name,
                 "store": fingerprint(store, others)}
     name = f"selftrain-{method}-{experiment.data.dataset}-{experiment.scale}-m{len(patients)}-{digest(identity)}"
-    run = Run(Path(runs) / name, identity)
-    keep_data_facts(run, store)
-    take_over(run)
+    run = Run(Path(runs) / name, identity, data_facts(store))
 
     def batches(start: int) -> Iterator[tuple[SliceSample, SliceSample]]:
         store.verify({*volumes, *others})
@@ -163,6 +161,9 @@ def selftrain(experiment: Experiment, store: Store, patients: Collection[str], u
         return zip(*(read_batches(part, sampler, workers) for part, sampler in zip(data, samplers, strict=True)),
                    strict=True)
 
-    fit(run, make_fabric(device, precision=experiment.precision), MeanTeacher(network), config.optim, steps, batches,
-        SelftrainLoss(config, experiment.finetune, seed, steps), title=f"{get_method(method).name}, self-training")
+    with my_turn(run):
+        take_over(run)
+        fit(run, make_fabric(device, precision=experiment.precision), MeanTeacher(network), config.optim, steps,
+            batches, SelftrainLoss(config, experiment.finetune, seed, steps),
+            title=f"{get_method(method).name}, self-training")
     return run

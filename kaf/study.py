@@ -31,8 +31,8 @@ from kaf.files import exclusive, make_writable, write_csv
 from kaf.finetune import finetune, get_method, load_network
 from kaf.loop import make_fabric
 from kaf.predict import evaluate
-from kaf.pretrain import KINDS, pretrain
-from kaf.records import read_rows
+from kaf.pretrain import KINDS, fingerprint, pretrain
+from kaf.records import TESTED, read_rows
 from kaf.runs import Run
 from kaf.selftrain import selftrain
 
@@ -46,6 +46,7 @@ PROTOCOLS = {
     "paper": "the paper's folds and draw, test patients in pretraining",
     "external": "a test set of its own, no test patient in pretraining",
 }
+ROW = [*COLUMNS, "group"]
 LABELLED = {"smoke": (2,), "laptop": (2, 8), "full": (2, 6, 10, 20)}  # numbers M of labelled patients
 
 
@@ -107,7 +108,8 @@ class Study:
         """Train ``method`` on ``m`` labelled patients and score it on the test fold; the run and its rows.
 
         The rows are kept in the run folder as ``scores.csv``. Columns: :data:`kaf.evaluate.COLUMNS` and ``group``.
-        Where two folds or draws label the same patients, one run is scored for each.
+        Where two folds or draws label the same patients, one run is scored for each; where images or truth of the
+        test patients have changed since, it is scored again.
         """
         run = self.train(method, m, draw)
         file = run.folder / "scores.csv"
@@ -118,32 +120,43 @@ class Study:
                     known = _scores(file)  # read again: another fold may have been added meanwhile
                     others = known[~self._mine(known, draw)]
                     write_csv(file, pd.concat([others, own]) if len(others) else own)
-        return run, self._asked(_scores(file), draw).reset_index(drop=True)
+        return run, self._asked(_scores(file), draw)[ROW].reset_index(drop=True)
 
     def _mine(self, rows: pd.DataFrame, draw: int) -> pd.Series:
         """Which rows of a run are of this fold, the protocol and ``draw``."""
         return (rows["fold"] == self.fold) & (rows["protocol"] == PROTOCOLS[self.protocol]) & (rows["draw"] == draw)
 
     def _asked(self, rows: pd.DataFrame, draw: int) -> pd.DataFrame:
-        """Those of all test patients; none where some of them were not scored yet."""
-        own = rows[self._mine(rows, draw) & rows["patient"].isin(self.split.test)]
+        """Those of all test patients as they are now; none where some of them were not scored yet."""
+        own = rows[self._mine(rows, draw) & rows["patient"].isin(self.split.test) & (rows[TESTED] == self._tested)]
         return own if set(own["patient"]) == set(self.split.test) else own[:0]
 
     def _score(self, run: Run, method: str, m: int, draw: int) -> pd.DataFrame:
         chosen, experiment = get_method(method), self.experiment
         network = load_network(run, experiment, self.store, method)
         device = make_fabric(self.device).device
-        store = self.store if self.test_store is None else self.test_store
-        rows = evaluate(network, store, self.split.test, experiment, device)
+        rows = evaluate(network, self._tests, self.split.test, experiment, device)
         facts = {"dataset": experiment.data.dataset, "protocol": PROTOCOLS[self.protocol],
                  "method": chosen.name, "pretraining": chosen.pretraining, "m": m, "draw": draw, "fold": self.fold,
-                 "scale": experiment.scale, "seed": experiment.seed, "device": device.type, "run": run.folder.name}
-        return rows.assign(**facts)[[*COLUMNS, "group"]]
+                 "scale": experiment.scale, "seed": experiment.seed, "device": device.type, "run": run.folder.name,
+                 TESTED: self._tested}
+        return rows.assign(**facts)[[*ROW, TESTED]]
+
+    @property
+    def _tests(self) -> Store:
+        """Where the test patients are."""
+        return self.store if self.test_store is None else self.test_store
+
+    @property
+    def _tested(self) -> str:
+        """A fingerprint of all that scores depend on besides the network: images and truth of the test patients."""
+        return fingerprint(self._tests, self._tests.select(patients=self.split.test, labelled=True))
 
 
 def _scores(file: Path) -> pd.DataFrame:
     """What a run was scored, with any test patients."""
-    return read_rows(file)[[*COLUMNS, "group"]] if file.is_file() else pd.DataFrame(columns=[*COLUMNS, "group"])
+    rows = read_rows(file) if file.is_file() else pd.DataFrame(columns=ROW)
+    return rows.reindex(columns=[*ROW, TESTED])
 
 
 def configurations(experiment: Experiment, method: str) -> list[dict[str, Any]]:

@@ -157,6 +157,13 @@ def test_whole_numbers_for_numbers_are_the_same_configuration(name, whole, numbe
     assert mine == theirs and describe(mine) == describe(theirs) and digest(mine) == digest(theirs)
 
 
+def test_a_precision_may_be_given_as_a_number():
+    """As YAML, JSON and --set read it."""
+    assert resolve("smoke").changed(precision=32) == resolve("smoke").changed(precision="32")
+    with pytest.raises(ValueError, match="precision"):
+        resolve("smoke").changed(precision=16)
+
+
 def test_whole_numbers_stay_whole_where_they_must_be():
     e = resolve("smoke", pretrain__neighbour=(0, 2), kaf__levels=(0, 1), data__spacing_mm=None)
     assert json.dumps(plain(e)["pretrain"]["neighbour"]) == "[0.0, 2]" and e.data.spacing_mm is None

@@ -1,5 +1,6 @@
 import json
 import shutil
+import threading
 
 import pytest
 
@@ -7,6 +8,7 @@ from kaf import finetune as tuning
 from kaf import reuse
 from kaf import selftrain as teaching
 from kaf.finetune import finetune, load_network
+from kaf.reuse import TURNS, my_turn
 from kaf.runs import Run
 from kaf.selftrain import selftrain
 from tests.tiny import interrupting, must_not_train, same_weights, tiny_experiment
@@ -111,6 +113,34 @@ def test_a_copy_that_was_killed_says_later_where_it_comes_from(store, runs, monk
         tune(store, runs, **AFTER)
     other = tune(store, runs, **AFTER)
     assert other.weights() and "weights_of" in json.loads((other.folder / "provenance.json").read_text())
+
+
+def test_what_another_process_trains_just_now_is_waited_for(store, tmp_path, monkeypatch, capsys):
+    steps, said, later = [], [], []
+    waiting = threading.Thread(target=lambda: later.append(tune(store, tmp_path, **AFTER)))
+
+    class Counting(tuning.SegmentationLoss):
+        def __call__(self, model, batch, step):
+            steps.append(step)
+            if len(steps) == 1:
+                waiting.start()
+                while "waits: another process trains what it needs" not in "".join(said) and waiting.is_alive():
+                    said.append(capsys.readouterr().err)
+            return super().__call__(model, batch, step)
+
+    monkeypatch.setattr(tuning, "SegmentationLoss", Counting)
+    first = tune(store, tmp_path)
+    waiting.join(60)
+    assert steps == [0, 1, 2, 3] and same_weights(later[0].weights(), first.weights())
+
+
+def test_a_finished_run_waits_for_nobody(store, runs, no_training):
+    (first,) = runs.glob("finetune-*")
+    with my_turn(Run(first, json.loads((first / "config.json").read_text()))):  # makes no lock either
+        tune(store, runs)
+    shutil.rmtree(runs / TURNS)
+    tune(store, runs)
+    assert not (runs / TURNS).exists()
 
 
 def test_a_folder_in_which_another_process_trains_is_left_alone(store, runs, monkeypatch):

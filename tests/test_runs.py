@@ -3,6 +3,7 @@ import json
 import os
 import platform
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 import kaf
+from kaf import files
 from kaf.guards import broken
 from kaf.runs import Run, commit, load_weights, provenance
 from tests.noisy import Noisy, train
@@ -32,6 +34,26 @@ class Evil:
 
     def __reduce__(self):
         return Path.touch, (Path("opened"),)
+
+
+def test_a_run_that_two_begin_at_once_is_begun_once(tmp_path, monkeypatch):
+    def begin():
+        with Run(tmp_path, {"a": 1}, {"b": 2}).alone():  # removes what processes that were killed left behind
+            begun.append("second")
+
+    def second_begins(path):
+        if not begun:
+            begun.append("first")
+            second.start()
+            second.join(0.5)  # it has to wait
+        return sync(path)
+
+    begun, second, sync = [], threading.Thread(target=begin), files.sync
+    monkeypatch.setattr(files, "sync", second_begins)  # what is called before a draft gets its name
+    Run(tmp_path, {"a": 1}, {"b": 2})
+    second.join(10)
+    assert begun == ["first", "second"]
+    assert [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("config", "data")] == [{"a": 1}, {"b": 2}]
 
 
 def test_a_damaged_checkpoint_says_what_to_do(tmp_path, monkeypatch):

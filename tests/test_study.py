@@ -53,15 +53,22 @@ def test_another_seed_is_another_training_for_the_same_patients(here):
     assert not np.array_equal(first, second)
 
 
-def test_patients_whose_names_look_like_numbers_are_scored_once(here, tmp_path, monkeypatch):
-    scored = []
+@pytest.fixture
+def scored(monkeypatch):
+    """For whom scores were asked; none are computed, and test patients need not be in the store."""
+    asked = []
 
     def evaluate(network, store, patients, *_):
-        scored.append(patients)
+        asked.append(patients)
         facts = {"frame": "ED", "structure": "LV", "dice": 0.5, "group": "1"}
         return pd.DataFrame([{**facts, "patient": name} for name in patients], columns=[*COLUMNS, "group"])
 
     monkeypatch.setattr(study, "evaluate", evaluate)
+    monkeypatch.setattr(study.Study, "_tested", property(lambda self: "0" * len(self.split.test)))
+    return asked
+
+
+def test_patients_whose_names_look_like_numbers_are_scored_once(here, tmp_path, scored):
     other = replace(here, split=replace(here.split, test=("001", "1e5")), runs=tmp_path)
     first, second = (other.few_shot("unet", 2)[1] for _ in range(2))
     assert first["patient"].tolist() == ["001", "1e5"] and first["dice"].tolist() == [0.5, 0.5]
@@ -154,16 +161,27 @@ def test_a_run_is_scored_for_every_fold_and_draw_that_labels_its_patients(here, 
     assert len(record.rows) == sum(map(len, tables[:3])) and len(record.runs) == 1
 
 
-def test_patients_who_came_later_are_scored_too_and_nobody_twice(here, tmp_path, monkeypatch):
-    def evaluate(network, store, patients, *_):
-        facts = {"frame": "ED", "structure": "LV", "dice": 0.5, "group": "1"}
-        return pd.DataFrame([{**facts, "patient": name} for name in patients], columns=[*COLUMNS, "group"])
-
-    monkeypatch.setattr(study, "evaluate", evaluate)
+def test_patients_who_came_later_are_scored_too_and_nobody_twice(here, tmp_path, scored):
     few, all_of_them = (replace(here, split=replace(here.split, test=test), runs=tmp_path) for test in ("a", "ab"))
     assert few.few_shot("unet", 2)[1]["patient"].tolist() == ["a"]
     run, rows = all_of_them.few_shot("unet", 2)
     assert rows["patient"].tolist() == ["a", "b"] and len(of_run(run.folder).rows) == 2
+
+
+def test_a_truth_that_was_corrected_is_scored_again(here, tmp_path, monkeypatch):
+    study = replace(here, runs=tmp_path)
+    _, before = study.few_shot("unet", 2)
+    volumes, truth = list(here.store.volumes), here.store.truth
+    place = next(n for n, v in enumerate(volumes) if v.patient in here.split.test)
+    assert study.few_shot("unet", 2)[1].equals(before)
+    volumes[place] = replace(volumes[place], checksums={**volumes[place].checksums, "truth.npy": "corrected"})
+    monkeypatch.setattr(here.store, "volumes", tuple(volumes))
+    monkeypatch.setattr(here.store, "verify", lambda *_: None)
+    monkeypatch.setattr(here.store, "truth", lambda v: np.roll(truth(v), 2, axis=1) if v == place else truth(v))
+    _, after = study.few_shot("unet", 2)
+    own = (before["patient"] == volumes[place].patient) & (before["frame"] == volumes[place].frame)
+    assert not after[own]["overlap_voxels"].equals(before[own]["overlap_voxels"])
+    assert after[~own].equals(before[~own]) and len(after) == len(before)
 
 
 def test_who_has_no_labels_is_neither_tested_nor_drawn_and_can_be_pretrained_with(tmp_path):

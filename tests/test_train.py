@@ -59,7 +59,7 @@ def test_mistakes_end_with_a_message(change, words, capsys):
 
 
 @pytest.mark.slow
-def test_readers_ahead_change_nothing_and_leave_ctrl_c_to_who_trains(tmp_path):
+def test_readers_ahead_change_nothing_and_leave_stopping_to_who_trains(tmp_path):
     words = [sys.executable, "-m", "kaf.train", "pretrain", "--device", "cpu", "--set", "pretrain__optim__batch=4",
              "--set", "width=2", "--set", "data__size=32", "--set", "data__spacing_mm=6.0", "--set", "data__points=8"]
     shown = {"TQDM_DISABLE": "0", "TQDM_MININTERVAL": "0"}  # what it says tells when it trains
@@ -75,11 +75,12 @@ def test_readers_ahead_change_nothing_and_leave_ctrl_c_to_who_trains(tmp_path):
     assert all(torch.equal(ended["0"][name], ended["2"][name]) for name in ended["0"])
 
     command = [*words, "--workers", "2", "--set", "pretrain__optim__steps=5000"]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                          start_new_session=True) as running:
-        read = ""
-        while " 3/5000" not in read and (more := running.stderr.read(1)):
-            read += more
-        os.killpg(running.pid, signal.SIGINT)  # a terminal sends it to all of them
-        said = running.communicate(timeout=60)[1]
-    assert running.returncode == 130 and "run the same again to go on" in said
+    for told in (signal.SIGINT, signal.SIGTERM):  # a terminal and a scheduler send it to all of them
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              start_new_session=True) as running:
+            read = ""
+            while not re.search(r" [1-9]\d*/5000", read) and (more := running.stderr.read(1)):
+                read += more
+            os.killpg(running.pid, told)
+            said = running.communicate(timeout=60)[1]
+        assert running.returncode == 130 and "run the same again to go on" in said

@@ -22,6 +22,7 @@ from kaf.data.problems import Problem, Report, allowed, stop
 
 MAX_VOXELS = 2**28  # in one file; as numbers of 4 bytes they take a gigabyte, and preparing them a few
 PLAUSIBLE_MM = (0.05, 50.0)  # outside, the unit is probably not the millimetre
+IN_MM = (0, 2)  # codes of the unit of lengths in a header: not said, mm
 AGAIN = "fetch or export it again"
 
 
@@ -55,6 +56,10 @@ def read_header(path: Path, axes: int = 3, report: Report = stop) -> Header | No
         found = tuple(round(size, 4) for size in spacing)
         report(Problem(path, f"has the voxel spacing {found} mm in its header", remedy))
         return None
+    if problem := _other_unit(file, path, spacing):
+        report(problem)
+        if not problem.warning:
+            return None
     affine = _affine(file)
     if affine is None:
         report(Problem(path, "has an affine that maps to no space", "repair the header, or export it anew"))
@@ -156,6 +161,20 @@ def _unreadable(file: nib.Nifti1Pair, path: Path, axes: int) -> Problem | None:
     return None
 
 
+def _other_unit(file: nib.Nifti1Pair, path: Path, spacing: tuple[float, ...]) -> Problem | None:
+    """Why lengths are hardly in mm, by the code of their unit or by their size; may be allowed, with a warning."""
+    found, (low, high) = tuple(float(f"{size:.4g}") for size in spacing), PLAUSIBLE_MM
+    code = int(file.header["xyzt_units"]) % 8  # the other bits are the unit of time
+    what = f"has the voxel spacing {found} mm"
+    if code not in IN_MM:
+        unit = {1: "metres", 3: "micrometres"}.get(code, f"a unit with the unknown code {code}")
+        what = f"has the voxel spacing {found} in {unit}"
+    elif all(low <= size <= high for size in spacing):
+        return None
+    remedy = "write it in mm, with their code, or set KAF_ALLOW=spacing to read these numbers as mm"
+    return Problem(path, what, remedy, warning=allowed("spacing"))
+
+
 def _affine(file: nib.Nifti1Pair) -> np.ndarray | None:
     affine = file.affine
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
@@ -166,10 +185,6 @@ def _affine(file: nib.Nifti1Pair) -> np.ndarray | None:
 def doubts(header: Header) -> Iterator[Problem]:
     """Warnings about the header of an image that can be used."""
     path, spacing = header.path, tuple(round(size, 4) for size in header.spacing_mm)
-    low, high = PLAUSIBLE_MM
-    if not all(low <= size <= high for size in spacing):
-        remedy = "check that its unit is the millimetre"
-        yield Problem(path, f"has the voxel spacing {spacing} mm", remedy, warning=True)
     if max(spacing[:2]) > 2 * min(spacing[:2]):
         remedy = "check that its slices lie along the last axis"
         yield Problem(path, f"has the voxel spacing {spacing} mm, unequal in plane", remedy, warning=True)

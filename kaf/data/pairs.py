@@ -176,12 +176,13 @@ def collate(samples: Sequence[SliceSample] | Sequence[PairSample]) -> SliceSampl
 def read_batches(dataset: Dataset, sampler: EpochSampler, workers: int = 0) -> DataLoader:
     """The batches of ``sampler``, collated; ``workers`` processes read ahead and change nothing in them."""
     return DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers,
-                      worker_init_fn=_ignore_interrupts)
+                      worker_init_fn=_ignore_signals)
 
 
-def _ignore_interrupts(_: int) -> None:
-    """Ctrl-C reaches the processes that read as well, but the one that trains decides when to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _ignore_signals(_: int) -> None:
+    """Ctrl-C or a scheduler tells the processes that read as well, but the one that trains decides when to stop."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _slices(store: Store, volumes: Sequence[int]) -> list[tuple[int, int]]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-RULES_TO_ALLOW = ("geometry", "size")
+RULES_TO_ALLOW = ("geometry", "size", "spacing")
 
 
 @dataclass(frozen=True)

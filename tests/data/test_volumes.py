@@ -145,8 +145,20 @@ def test_a_huge_volume_is_read_where_it_is_allowed(tmp_path, monkeypatch):
     assert read_volume(case).image.size == PIXELS.size
     assert all(problem.warning for problem in check_dataset("acdc", tmp_path, progress=False).problems)
     monkeypatch.setenv("KAF_ALLOW", "sise")
-    with pytest.raises(ValueError, match="KAF_ALLOW names the unknown rule 'sise'; it may hold geometry, size"):
+    with pytest.raises(ValueError, match="unknown rule 'sise'; it may hold geometry, size, spacing"):
         read_volume(case)
+
+
+def test_lengths_in_another_unit_are_read_as_mm_where_that_is_allowed(tmp_path, monkeypatch):
+    image, truth = nib.Nifti1Image(PIXELS, AFFINE), nib.Nifti1Image(TRUTH, AFFINE)
+    image.header.set_xyzt_units("meter", "sec")
+    with pytest.raises(ValueError, match=r"has the voxel spacing .* in metres; write it in mm"):
+        read(tmp_path, image, truth)
+    monkeypatch.setenv("KAF_ALLOW", "spacing")
+    found = read(tmp_path, image, truth)
+    image.header.set_xyzt_units("mm")
+    monkeypatch.delenv("KAF_ALLOW")
+    assert found.spacing_mm == read(tmp_path, image, truth).spacing_mm
 
 
 def test_a_truth_elsewhere_is_read_where_it_is_allowed(tmp_path, monkeypatch):
