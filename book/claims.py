@@ -85,13 +85,19 @@ def overview(records: Path) -> list[str]:
              "patients | trainings |", "|---|---|---|---|---|---|---|"]
     for entry in (entry for entries in PARTS.values() for entry in entries):
         found = measure(entry, records)
-        verdict = "Findings in words." if entry.facts and not found else verdict_of(entry, found, luck(records))
+        verdict = told(entry, found, records)
         counts = [" to ".join(map(str, sorted({min(values), max(values)}))) if found else ""
                   for values in ([c.patients for c in found], [c.runs for c in found])]
         partly = PARTLY if found and still_open(entry, records) else ""
         cells = (" ".join(filter(None, (verdict, partly))), *luck_of(found, luck(records)), *counts)
         lines.append(f"| [{entry.key}](#{anchor(entry)}) | {entry.text} | {' | '.join(cells)} |")
     return [*lines, ""]
+
+
+def told(entry: Entry, found: list[Comparison], records: Path) -> str:
+    """The verdict of an entry, by its comparisons or, where it has none, by its records themselves."""
+    said = entry.outcome(records) if entry.outcome else ""
+    return said or verdict_of(entry, found, luck(records))
 
 
 def table(found: list[Comparison], noise: Mapping[tuple[str, int, str], Noise]) -> list[str]:
@@ -112,7 +118,7 @@ def section(entry: Entry, records: Path) -> list[str]:
     """The lines of an entry, verdict first."""
     found = measure(entry, records)
     facts = entry.facts(records) if entry.facts else ""
-    verdict = f"**{verdict_of(entry, found, luck(records))}**" if found or not facts else ""
+    verdict = f"**{told(entry, found, records)}**"
     hold, small = luck_of(found, luck(records))
     words = " ".join(filter(None, (verdict, f"Of these differences {hold} hold over trainings, too." if hold else "",
                                    f"Below the noise floor: {small}." if small else "",
@@ -120,7 +126,9 @@ def section(entry: Entry, records: Path) -> list[str]:
     lines = [f"({anchor(entry)})=", f"### {entry.key}. {entry.text}", "", words]
     if found:
         lines += ["", *table(found, luck(records))]
-    grids = list(dict.fromkeys(trial.grid for trial in entry.trials))
+    grids = list(dict.fromkeys([*(trial.grid for trial in entry.trials), *entry.grids]))
+    if entry.command:
+        lines += ["", f"Command: `{entry.command}`, in `book/chapters`."]
     if grids:
         sizes = {grid: " and ".join(sizes_of(entry, grid, records)) for grid in grids}
         named = "; ".join(f"`{grid}`" + f" ({size or 'not recorded yet'})" for grid, size in sizes.items())

@@ -15,12 +15,17 @@ from book.facts import (
     TAUGHT,
     UNET,
     WIDE,
+    caught,
     collapse,
+    cost_by_points,
+    cost_of_mixing,
     failed_training,
+    found_less,
     gain_by_group,
     keypoints_under,
     pretrained_networks,
     reached,
+    told_by_monitor,
 )
 from kaf.monitors import FLAT
 
@@ -46,6 +51,9 @@ class Entry:
     claim: str = ""  # "better" or "worse", where the comparisons of a claim say so if it holds; empty for a question
     by_group: bool = False  # once for each group of patients
     facts: Callable[[Path], str] | None = None  # further findings in words, of the folder of records; empty: none
+    outcome: Callable[[Path], str] | None = None  # the verdict, where no comparison gives one
+    grids: tuple[str, ...] = ()  # what facts and outcome are taken from, besides those of the trials
+    command: str = ""  # that makes what is shown, where it is not recorded
 
 
 def settings(method: str, *names: str) -> tuple[str, ...]:
@@ -65,7 +73,7 @@ PARTS = {
         Entry("M1", "The layer brings long-range dependence into a convolutional network: keypoints that do not see "
               "each other are worse", (Trial("claims", settings(SCRATCH, "no mixing"), SCRATCH),
                                       Trial("mixers", settings(PRETRAINED, "no mixing"), PRETRAINED)),
-              "07_ablations", "worse"),
+              "07_ablations", "worse", facts=lambda _: "With keypoints at other places: D4."),
         Entry("M2", "Global and local pretraining is a better start under few labels: others are worse",
               (Trial("fewshot", (SCRATCH, *OTHERS), PRETRAINED), Trial("fewshot_laptop", (SCRATCH,), PRETRAINED)),
               "06_fewshot", "worse", facts=pretrained_networks),
@@ -81,7 +89,7 @@ PARTS = {
               facts=failed_training(2)),
         Entry("E2", "50, 100 or 200 keypoints",
               tuple(Trial(grid, settings(SCRATCH, "50 points", "100 points", "200 points"), SCRATCH)
-                    for grid in ("points", "points_laptop")), "07_ablations"),
+                    for grid in ("points", "points_laptop")), "07_ablations", facts=cost_by_points),
         Entry("E3", "Global losses alone against global and local together",
               (Trial("ablation", settings(PRETRAINED, "L_pcl", "L_global"), PRETRAINED),
                Trial("claims", settings(PRETRAINED, "L_pcl + L_global"), PRETRAINED)), "07_ablations"),
@@ -89,7 +97,7 @@ PARTS = {
     "Open questions": (
         Entry("Q1", "Dice against the number of keypoints: is there a best trade-off with cost?",
               (*both("points", *POINTS), Trial("points_laptop", settings(SCRATCH, *POINTS), SCRATCH)), "07_ablations",
-              facts=lambda _: "Operations, time and memory for each number stand in chapter 7."),
+              facts=lambda _: "What each number costs: E2 and chapter 7."),
         Entry("Q2", "KAF in three dimensions"),
         Entry("Q3", "How far may the matching window vary, on more than one data set?",
               (Trial("window", settings(PRETRAINED, "6 mm", "12 mm", "25 mm", "50 mm"), PRETRAINED),),
@@ -97,7 +105,7 @@ PARTS = {
         Entry("Q4", "Are graph networks and other transformers better or worse than the mixing of KAF?",
               (*both("mixers", "graph", "paper's block"),
                *(Trial(grid, (SWIN,), SCRATCH) for grid in ("mixers", "fewshot"))),
-              "09_alternatives"),
+              "09_alternatives", facts=cost_of_mixing),
     ),
     "Checks that were never made": (
         Entry("C1", "Paired significance tests of the improvements",
@@ -106,12 +114,14 @@ PARTS = {
         Entry("C2", "The contribution of the local loss by itself: without it pretraining is worse",
               (Trial("claims", settings(PRETRAINED, "L_pcl + L_global"), PRETRAINED),), "07_ablations", "worse"),
         Entry("C3", "Images corrupted by blur and noise: what happens to keypoints and to segmentation?",
-              (Trial("corruption", (SCRATCH, PRETRAINED), UNET, hardest=True),), "08_robustness",
+              tuple(Trial("corruption", (SCRATCH, PRETRAINED), reference, hardest=True) for reference in (UNET, WIDE)),
+              "08_robustness",
               facts=keypoints_under(("blur", "noise"), "repeatability", "Share of keypoints found again")),
     ),
     "Limitations": (
-        Entry("L1", "Keypoint quality in low contrast and noise", (), "08_robustness",
-              facts=keypoints_under(("contrast", "noise", "bias"), "repeatability", "Share of keypoints found again")),
+        Entry("L1", "Keypoint quality in low contrast and noise", (), "08_robustness", grids=("corruption",),
+              facts=keypoints_under(("contrast", "noise", "bias"), "repeatability", "Share of keypoints found again"),
+              outcome=found_less(("contrast", "noise", "bias"))),
         Entry("L2", "Similar anatomy within a position threshold may not hold for pathology",
               (Trial("fewshot", (PRETRAINED,), SCRATCH),), "08_robustness", by_group=True, facts=gain_by_group),
         Entry("L3", "Several readings of gathering and scattering: do they differ?",
@@ -119,13 +129,16 @@ PARTS = {
               "07_ablations"),
     ),
     "Failure signatures": (
-        Entry("F1", "Keypoints cluster on background", (), "08_robustness",
+        Entry("F1", "Keypoints cluster on background", (), "08_robustness", grids=("corruption",),
+              outcome=told_by_monitor(CORRUPTIONS, "on_background"),
               facts=keypoints_under(CORRUPTIONS, "on_background", "Share of keypoints on background, as the monitor "
                                     "says, which noise deceives (chapter 8)")),
-        Entry("F2", "Attention goes flat", (), "08_robustness",
-              facts=keypoints_under(CORRUPTIONS, "entropy", "Entropy of the attention, 1 is flat and the monitor warns "
-                                    f"above {FLAT:g}", 3)),
-        Entry("F3", "Pretraining collapses", (), "05_pretrain", facts=collapse),
+        Entry("F2", "Attention goes flat", (), "08_robustness", grids=("corruption",),
+              outcome=told_by_monitor(CORRUPTIONS, "entropy", FLAT),
+              facts=keypoints_under(CORRUPTIONS, "entropy", "Entropy of the attention, where 1 is flat and above "
+                                    f"{FLAT:g} is called so", 3)),
+        Entry("F3", "Pretraining collapses", (), "05_pretrain", facts=collapse, outcome=caught,
+              command="papermill 05_pretrain.ipynb OUT.ipynb"),
     ),
     "Design": (
         Entry("D1", "Which levels need a layer?", (Trial("ablation", settings(
@@ -136,7 +149,7 @@ PARTS = {
         Entry("D3", "How much weight for the local loss?",
               (Trial("ablation", settings(PRETRAINED, "0.01 L_local", "1 L_local"), PRETRAINED),), "07_ablations"),
         Entry("D4", "The detector matters: keypoints other than those of SIFT are worse",
-              both("detectors", "ORB", "grid", "random"), "01_keypoints", "worse"),
+              both("detectors", "ORB", "grid", "random"), "07_ablations", "worse"),
         Entry("D5", "Should a layer begin by adding nothing?",
               (Trial("ablation", settings(SCRATCH, "zero start"), SCRATCH),), "07_ablations"),
         Entry("D6", "Pretraining needs more frames than the end-diastolic ones: with those alone it is worse",

@@ -12,7 +12,7 @@ from book.dress import CHAPTERS
 from kaf.evaluate import pooled_dice, summarise
 from kaf.expected import read_paper
 from kaf.monitors import COLLAPSED
-from kaf.records import Record
+from kaf.records import COST, Cost, Record, read_costs
 from kaf.report import p_value, read_numbers
 from kaf.robustness import hardest
 from kaf.verdicts import labelled
@@ -56,6 +56,47 @@ def keypoints_under(kinds: tuple[str, ...], column: str, words: str, digits: int
     return finding
 
 
+def found_less(kinds: tuple[str, ...]) -> Callable[[Path], str]:
+    """A verdict: under which corruptions, at their hardest, fewer than half of the keypoints are found again."""
+    return _where(kinds, "repeatability", lambda worse, _: worse.mean() < 0.5, "Fewer than half are found again")
+
+
+def told_by_monitor(kinds: tuple[str, ...], column: str, limit: float | None = None) -> Callable[[Path], str]:
+    """A verdict: under which corruptions, at their hardest, a monitor tells most patients from all images as they are.
+
+    It tells a patient whose value is above the largest of theirs. With a ``limit``, also where the mean is above it.
+    """
+    told = _where(kinds, column, lambda worse, clean: (worse > clean.max()).mean() > 0.5,
+                  "The monitor tells most patients from all images as they are")
+    if limit is None:
+        return told
+    above = _where(kinds, column, lambda worse, _: worse.mean() > limit, f"Above {limit:g} in the mean")
+    return lambda records: " ".join(filter(None, (above(records), told(records))))
+
+
+def _where(kinds: tuple[str, ...], column: str, happens: Callable[[pd.Series, pd.Series], bool], words: str,
+           ) -> Callable[[Path], str]:
+    def verdict(records: Path) -> str:
+        rows = evidence("corruption", records).rows
+        rows = labelled(rows)[lambda table: table["label"] == SCRATCH] if len(rows) else rows
+        if rows.empty:
+            return ""
+        clean = rows.loc[rows["corruption"] == "", column]
+        worse = {kind: rows.loc[(rows["corruption"] == kind) & (rows["level"] == hardest(rows, kind)), column]
+                 for kind in kinds}
+        there = [kind for kind in kinds if happens(worse[kind], clean)]
+        others = [kind for kind in kinds if kind not in there]
+        if not there:
+            return f"{words} under none of these."
+        return f"{words} under {_listed(there)}" + (f", not under {_listed(others)}." if others else ".")
+
+    return verdict
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
 def gain_by_group(records: Path) -> str:
     """Whether what pretraining gains a patient differs between groups: Kruskal and Wallis (1952)."""
     rows = evidence("fewshot", records).rows
@@ -72,10 +113,21 @@ def gain_by_group(records: Path) -> str:
         if parts else ""
 
 
+def _collapses() -> tuple[bool, bool]:
+    """Whether pretraining in chapter 5 collapses by its monitor, at the large rate and at the small one."""
+    numbers = read_numbers(json.loads((CHAPTERS / "05_pretrain.ipynb").read_text()))
+    return tuple(numbers[f"spread_at_{size}_rate"] < COLLAPSED for size in ("large", "small"))
+
+
+def caught(_: Path) -> str:
+    """A verdict: whether the monitor tells the pretraining that collapses from the one that does not."""
+    return {(True, False): "Happens, and is caught.", (True, True): "Happens at both rates."}.get(
+        _collapses(), "Not shown to happen.")
+
+
 def collapse(_: Path) -> str:
     """What chapter 5 shows of a pretraining that collapses; its last digits differ between machines."""
-    numbers = read_numbers(json.loads((CHAPTERS / "05_pretrain.ipynb").read_text()))
-    flat, spread = (numbers[f"spread_at_{size}_rate"] < COLLAPSED for size in ("large", "small"))
+    flat, spread = _collapses()
     return (f"The monitor warns where features spread by less than {COLLAPSED:g}. On the phantom, pretrained at a rate "
             f"of .1, they {'do' if flat else 'do not'}, at .002 they {'do' if spread else 'do not'}.")
 
@@ -108,7 +160,40 @@ def pretrained_networks(_: Path) -> str:
     """What differs between the methods of the main table besides their pretraining."""
     return (f"{', '.join(OTHERS)} pretrain a UNet without KAF layers: beside them {PRETRAINED} differs in network and "
             f"pretraining at once. What pretraining adds to a network is its difference from the same network without: "
-            f"{PRETRAINED} from {SCRATCH} here, the others from the UNet in C1.")
+            f"{PRETRAINED} from {SCRATCH} here, the others from the UNet in C1. Sparse slices and irregular anatomy, "
+            "where the matching of slices may fail, were not tested by themselves; L2 looks at groups of patients.")
+
+
+def cost_by_points(records: Path) -> str:
+    """What a training step takes for several numbers of keypoints, on a machine that did nothing else."""
+    cost = _cost("growth, points", records)
+    if cost is None:
+        return ""
+    rows = cost.rows[cost.rows["points"] <= 512].pivot(index="points", columns="unit", values="value")
+    told = [f"K = {count} {row['s']:.2f} s and {row['MiB']:.0f} MiB" for count, row in rows.iterrows()]
+    return f"A training step with its memory: {', '.join(told)} ({_sizes(cost)})."
+
+
+def cost_of_mixing(records: Path) -> str:
+    """Time and memory of the mixing blocks and of SwinUNETR, beside the wide UNet."""
+    cost = _cost("training step, alternatives", records)
+    if cost is None:
+        return ""
+    ratio = cost.rows.pivot(index="network", columns="quantity", values="ratio").dropna()
+    names = {"KAF default": "KAF", "KAF paper's block": "paper's block", "KAF graph": "graph",
+             "KAF no mixing": "no mixing", "SwinUNETR": "SwinUNETR"}
+    told = [f"{word} {ratio.loc[name, 'training step']:.2f} and {ratio.loc[name, 'peak memory']:.2f}"
+            for name, word in names.items()]
+    return f"Time and memory of a training step, the wide UNet being 1: {', '.join(told)} ({_sizes(cost)})."
+
+
+def _cost(name: str, records: Path) -> Cost | None:
+    return read_costs(records / COST.name).get(name) if (records / COST.name).is_file() else None
+
+
+def _sizes(cost: Cost) -> str:
+    s = cost.settings
+    return f"{s['size']} px, f = {s['width']}, batch {s['batch']}; {cost.label}"
 
 
 def failed_training(*numbers: int) -> Callable[[Path], str]:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from book.entries import Entry
-from book.facts import evidence
+from book.facts import SCRATCH, evidence
 from kaf.config import restore
 from kaf.finetune import get_method
 from kaf.noise import Noise, below_floor, noise_by_place, noise_floor
@@ -143,6 +143,7 @@ def _facts_of(run: Mapping[str, Any]) -> Iterator[str]:
 def sizes_of(entry: Entry, grid: str, records: Path) -> list[str]:
     """How large and how long trained the runs of a grid were that the entry compares."""
     record = evidence(grid, records)
-    names = {name for trial in entry.trials if trial.grid == grid for name in (*trial.labels, trial.reference)}
+    compared = {name for trial in entry.trials if trial.grid == grid for name in (*trial.labels, trial.reference)}
+    names = compared or {SCRATCH}  # whom findings in words are about
     own = labelled(record.rows)[lambda table: table["label"].isin(names)]["run"].unique() if len(record.rows) else ()
     return Record(record.rows, {run: record.runs[run] for run in own}).sizes

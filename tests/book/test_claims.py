@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from book import findings
+from book import facts, findings
 from book.facts import LONG_PRETRAINING, SCRATCH, UNET, WIDE
 from kaf.evaluate import pooled_dice
 from kaf.finetune import METHODS
 from kaf.noise import Noise, below_floor
-from kaf.records import CORRUPTED, FOLDER, Record, write_record
+from kaf.records import CORRUPTED, FOLDER, Record, read_costs, write_record
 from kaf.verdicts import Comparison
 from tests.workflow.test_plan import record_of
 from workflow.grids import expand, load_grids
@@ -148,11 +148,44 @@ def test_corruption_is_told_by_what_is_lost_and_by_its_keypoints(tmp_path):
     text = "\n".join(claims.section(ENTRIES["C3"], tmp_path))
     facts = ("acdc, 16 patients, KAF from scratch, 1 training. Share of keypoints found again: as it is 1.00, blur "
              "3 px: 0.40, noise 0.3 of the grey range: 0.40.")
-    said = "**Worse, for these trained networks alone.** Not recorded yet, 1 of 3 runs: KAF pretrained (1)."
+    said = ("**Worse, for these trained networks alone.** Not recorded yet, 2 of 4 runs: wide UNet (1), KAF pretrained "
+            "(1).")
     assert f"{said} {facts}" in text
     assert text.count("| worse |") == len(levels)
     text = "\n".join(claims.section(ENTRIES["F1"], tmp_path))
     assert "as it is 0.10, blur 3 px: 0.50" in text and "bias 1: no keypoints." in text
+    told = "The monitor tells most patients from all images as they are under"
+    assert f"**{told} blur, noise and contrast, not under bias.** " in text
+    text = "\n".join(claims.section(ENTRIES["F2"], tmp_path))
+    assert f"**Above 0.98 in the mean under none of these. {told} none of these.** " in text
+    text = "\n".join(claims.section(ENTRIES["L1"], tmp_path))
+    assert "**Fewer than half are found again under contrast, noise and bias.** " in text
+
+
+def test_an_entry_has_its_verdict_its_records_and_its_command_or_is_open():
+    for entry in (one for one in ENTRIES.values() if one.key != "Q2"):
+        text = "\n".join(claims.section(entry, FOLDER))
+        assert re.search(r"^\*\*[^*]+\.\*\*", text, re.M) and findings.OPEN not in text
+        assert re.search("^(Records: .* Commands|Command): `", text, re.M) and "Figure and discussion: " in text
+    assert findings.OPEN in "\n".join(claims.section(ENTRIES["Q2"], FOLDER))
+
+
+def test_a_collapse_is_caught_where_the_monitor_tells_it_from_a_training_that_goes_well(monkeypatch):
+    for large, small, said in ((0.02, 0.3, "Happens, and is caught."), (0.02, 0.03, "Happens at both rates."),
+                               (0.3, 0.3, "Not shown to happen.")):
+        monkeypatch.setattr(facts, "read_numbers", lambda _, large=large, small=small: {
+            "spread_at_large_rate": large, "spread_at_small_rate": small})
+        assert ENTRIES["F3"].outcome(FOLDER) == said
+
+
+def test_costs_are_those_of_the_benchmarks(tmp_path):
+    assert ENTRIES["E2"].facts(tmp_path) == ENTRIES["Q4"].facts(tmp_path) == ""
+    costs = read_costs()
+    for count in (64, 512):
+        rows = costs["growth, points"].rows.query("points == @count").set_index("unit")["value"]
+        assert f"K = {count} {rows['s']:.2f} s and {rows['MiB']:.0f} MiB" in ENTRIES["E2"].facts(FOLDER)
+    rows = costs["training step, alternatives"].rows.query("network == 'KAF graph'").set_index("quantity")["ratio"]
+    assert f"graph {rows['training step']:.2f} and {rows['peak memory']:.2f}" in ENTRIES["Q4"].facts(FOLDER)
 
 
 def test_one_verdict_in_words():
