@@ -10,7 +10,7 @@ Conventions, used everywhere and stated only here:
 - A match index of ``-1`` means unmatched, ``-2`` means ignored (padding).
 - Label 0 is background.
 - Keypoints of a batch are padded to a fixed number ``K`` with a ``valid`` mask, so that what is
-  computed for one image never depends on the other images of its batch.
+  predicted for one image never depends on the other images of its batch.
 
 Data flows one way: data -> keypoints -> networks -> losses -> loops -> evaluation -> report.
 """

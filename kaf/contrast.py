@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+ROUNDING = 1e-6  # of positions in float32; those of two stacks differ by more, or are the same
+
 
 def contrast(
     features: Tensor, positives: Tensor, temperature: float = 0.1, valid: Tensor | None = None
@@ -57,8 +59,11 @@ def same_slice_mask(batch: int, views: int, device: torch.device | None = None) 
 
 
 def positional_mask(position: Tensor, threshold: float) -> Tensor:
-    """PCL positives: ``|z_i - z_j| < threshold`` for positions ``(N,)``. Bool ``(N, N)``."""
-    return (position[:, None] - position[None, :]).abs() < threshold
+    """PCL positives: ``|z_i - z_j| < threshold`` for positions ``(N,)``. Bool ``(N, N)``.
+
+    A pair at the threshold itself is none, however the difference of its positions is rounded.
+    """
+    return (position[:, None] - position[None, :]).abs() < threshold - ROUNDING
 
 
 def partition_mask(position: Tensor, parts: int = 4) -> Tensor:

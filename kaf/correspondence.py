@@ -140,7 +140,7 @@ def local_loss(
 
     The terms of a pair of slices are ``-log P`` at every match and at the dustbin entry of every
     unmatched point of either slice. A match to a point that is not valid counts as unmatched;
-    a point that is ``-2`` or not valid is left out, and so is a pair in which one slice has no points.
+    a point that is ``-2`` or not valid is left out. A pair in which one slice has no points gives 0, which counts.
     Each pair gives one number and the loss is their mean over the batch:
 
     - ``"mean"``: the mean of its terms, so that neither K nor the padding sets the size of the loss;

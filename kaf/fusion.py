@@ -95,8 +95,8 @@ def sparse_conv3x3(tokens: Tensor, cell: Tensor, weight: Tensor, height: int, wi
     """``conv(scatter(tokens, ...))`` without the empty map: ``(B, K, d) -> (B, out, H, W)``.
 
     A 3x3 convolution of a map that is empty but for ``K`` cells is ``9 K`` small products, added up where
-    they fall. Equal to the dense convolution (a test compares them), and its cost grows with the number of
-    keypoints instead of with the size of the image.
+    they fall. Equal to the dense convolution (a test compares them), and the number of its products grows
+    with that of the keypoints instead of with the size of the image.
     """
     batch, _, dim = tokens.shape
     out = conv.out_channels

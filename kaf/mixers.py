@@ -1,7 +1,7 @@
 """What may mix keypoints: modules that map tokens ``(B, K, d)`` to tokens ``(B, K, d)`` (chapters 2 and 9).
 
 Every mixer takes ``valid (B, K)``: padded tokens are never attended to and never counted in a
-normalisation, so the result for one image depends on neither its padding nor its batch mates.
+normalisation, so the result for one image never depends on its padding, and in prediction not on its batch mates.
 """
 
 from collections.abc import Callable

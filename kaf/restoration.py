@@ -30,7 +30,8 @@ class RestorationModel(nn.Module):
 
 
 class RestorationLoss:
-    """Mean squared error in the masked cells of augmented slices, which are seen there as their own mean, 0.
+    """Mean squared error in the masked cells of augmented slices, which the network sees as 0, the mean of the
+    volume before augmentation.
 
     Keypoints in masked cells are masked, too: they would tell what was there.
     """

@@ -1,4 +1,4 @@
-"""SuperPoint keypoints through ``transformers``: a detector that was learned (DeTone et al. 2018; chapter 9).
+"""SuperPoint keypoints through ``transformers``: a detector that was learned (DeTone et al. 2018).
 
 It needs the extra ``superpoint`` and weights that are not ours to hand on (read their licence). Fetch the model
 ``magic-leap-community/superpoint`` from the Hugging Face hub into a folder and name it in ``$KAF_SUPERPOINT``; the

@@ -64,6 +64,13 @@ def test_masks():
     assert positional_mask(torch.tensor([0.0, 0.25, 0.5]), 0.5).int().tolist() == expected  # strictly below
 
 
+@pytest.mark.parametrize("slices, threshold", [(10, 0.2), (20, 0.35), (30, 0.1), (100, 0.1)])
+def test_slices_at_the_threshold_itself_are_no_positives_however_that_is_rounded(slices, threshold):
+    index = torch.arange(slices)
+    apart = (index[:, None] - index).abs()
+    assert torch.equal(positional_mask(index / slices, threshold), apart < round(threshold * slices))
+
+
 def test_special_cases_of_the_positional_mask():
     features, position = random_views(views=3)
     torch.testing.assert_close(positional_contrast(features, position, 0.0), simclr(features))
