@@ -5,12 +5,13 @@ stand here, by the name of the field.
 """
 
 from collections import ChainMap
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
 from kaf.choices import check_choice, settle_types
 from kaf.correspondence import REDUCTIONS, RULES
+from kaf.data.augment import PRESETS as AUGMENT
 from kaf.data.cases import LAYOUTS
 from kaf.fusion import FUSIONS, GATHERS, SCATTERS
 from kaf.keypoints import DETECTORS
@@ -32,6 +33,8 @@ CHOICES: dict[str, Collection[str]] = {
     "precision": PRECISIONS,
     "name": ("adamw", "adam", "sgd"),
 }
+#: Parts that may be given by the name of a preset.
+NAMED: dict[str, Mapping[str, Any]] = {"augment": AUGMENT}
 SAID = {"name": "optimiser", "match_rule": "matching rule", "local_reduction": "reduction",
         "position_norm": "norm of positions"}  # else the field's name
 POSITIVE = ("positive", lambda value: value > 0)
@@ -58,6 +61,10 @@ class Checked:
         for name in (f.name for f in fields(self) if f.name in CHOICES):
             if str(value := getattr(self, name)) in CHOICES[name]:  # in YAML and JSON, precision: 32 is a number
                 object.__setattr__(self, name, str(value))
+        for name, presets in NAMED.items():
+            if isinstance(value := getattr(self, name, None), str):
+                check_choice(name, value, presets)
+                object.__setattr__(self, name, presets[value])
         settle_types(self)
         for name in (f.name for f in fields(self)):
             value = getattr(self, name)

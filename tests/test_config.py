@@ -157,6 +157,13 @@ def test_whole_numbers_for_numbers_are_the_same_configuration(name, whole, numbe
     assert mine == theirs and describe(mine) == describe(theirs) and digest(mine) == digest(theirs)
 
 
+def test_an_augmentation_may_be_given_by_its_name():
+    assert resolve("smoke").changed(finetune__augment="strong").finetune.augment == PRESETS["strong"]
+    assert resolve("smoke", finetune__augment="default") == resolve("smoke")
+    with pytest.raises(ValueError, match="unknown augment 'storng'; choose one of .*; did you mean 'strong'"):
+        resolve("smoke").changed(pretrain__augment="storng")
+
+
 def test_a_precision_may_be_given_as_a_number():
     """As YAML, JSON and --set read it."""
     assert resolve("smoke").changed(precision=32) == resolve("smoke").changed(precision="32")
