@@ -67,6 +67,7 @@ def both(grid: str, *names: str) -> tuple[Trial, ...]:
 
 
 POINTS = tuple(f"{count} points" for count in (12, 25, 50, 100, 200, 500))
+STRONGER = "twice the augmentation"
 CORRUPTIONS = ("blur", "noise", "contrast", "bias")
 PARTS = {
     "Mechanisms": (
@@ -180,5 +181,14 @@ PARTS = {
               (Trial("length", (f"{WIDE}: brief", f"{SCRATCH}: brief", f"{PRETRAINED}: brief"), f"{UNET}: brief"),
                *(Trial("length", (LONG_PRETRAINING,), f"{method}: brief")
                  for method in (PRETRAINED, SCRATCH, UNET))), "07_ablations", facts=failed_training(2, 6)),
+        Entry("D14", "Which augmentation, loss and fusion do patients ask for who are set aside from training?",
+              (Trial("recipes", settings(UNET, "half the augmentation", STRONGER, "no augmentation",
+                                         "cross-entropy"), UNET),
+               Trial("recipes", settings(SCRATCH, "light fusion"), SCRATCH)), "09_alternatives"),
+        Entry("D15", "What does twice the augmentation bring to the UNets and to KAF, and who is ahead then?",
+              (*(Trial(grid, settings(UNET, STRONGER), UNET) for grid in ("baseline", "augmented")),
+               *(Trial("augmented", settings(method, STRONGER), method) for method in (WIDE, SCRATCH, PRETRAINED)),
+               *(Trial("augmented", settings(SCRATCH, STRONGER), f"{method}: {STRONGER}") for method in (UNET, WIDE))),
+              "09_alternatives"),
     ),
 }

@@ -31,7 +31,7 @@ def main() -> None:
         arguments.spacing = get_layout(dataset).spacing_mm
     try:
         root = write_phantom(arguments.data, arguments.patients, arguments.seed, arguments.kind)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
     finish(dataset, root, arguments)
 

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from kaf.config import DATASETS
 from kaf.data.check import check_dataset
 from kaf.data.prepare import prepare
 from kaf.data.store import StoreSettings
@@ -93,9 +92,8 @@ def finish(dataset: str, root: Path, arguments: argparse.Namespace) -> None:
             settings = StoreSettings(dataset, None if arguments.spacing == NATIVE else arguments.spacing)
             store = prepare(dataset, root, arguments.store, settings, arguments.workers)
             print(f"{store} in {store.path}")
-            if dataset in DATASETS:
-                print("A chapter makes a store of its own, of the spacing of its scale: give it the files, "
-                      f"papermill ... -p dataset {dataset} -p data_root {root}")
+            print("A chapter makes a store of its own, of the spacing of its scale: give it the files, "
+                  f"papermill ... -p dataset {dataset} -p data_root {root}")
     except (ValueError, OSError, RuntimeError) as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt as stop:

@@ -13,8 +13,9 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 def check_choice(what: str, value: Any, allowed: Collection[str]) -> None:
     """Raises ``ValueError`` unless ``value`` is one of ``allowed``, naming all of them and the one probably meant."""
     if value not in allowed:
-        close = get_close_matches(str(value), list(allowed), 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        names = {str(name).lower(): name for name in allowed}  # a table writes UNet for unet
+        close = get_close_matches(str(value).lower(), list(names), 1)
+        hint = f"; did you mean {names[close[0]]!r}?" if close else ""
         raise ValueError(f"unknown {what} {value!r}; choose one of {', '.join(allowed)}{hint}")
 
 

@@ -17,7 +17,7 @@ import kaf
 from kaf.choices import check_choice
 from kaf.data.augment import PRESETS as AUGMENT
 from kaf.data.augment import AugmentConfig
-from kaf.data.cases import get_layout
+from kaf.data.cases import LAYOUTS, get_layout
 from kaf.data.pairs import Window
 from kaf.fields import AFTER, LATER, change, digest, plain  # noqa: F401  part of this module's interface
 from kaf.networks import PRESETS as KAF
@@ -135,7 +135,6 @@ SCALES = ("smoke", "laptop", "full")
 RECIPES = ("default", "paper")
 SELFTRAIN = {"smoke": SelftrainConfig(), "laptop": SelftrainConfig(OptimConfig(800, 4)),
              "full": SelftrainConfig(OptimConfig(4000, 8), unlabelled=16)}
-DATASETS = ("phantom", "phantom-ct", "acdc", "chd")
 
 
 def resolve(scale: str, dataset: str = "phantom", recipe: str = "default", seed: int = 0, **changes: Any) -> Experiment:
@@ -145,10 +144,11 @@ def resolve(scale: str, dataset: str = "phantom", recipe: str = "default", seed:
     ``recipe="paper"`` takes the paper's block, readings of gather and scatter, optimisers and loss; at
     scale ``full`` it is the published experiment of KAF. Other methods were published with recipes of their own, such
     as PCL with a rate of .1 over 300 epochs. ``changes`` as in :meth:`Experiment.changed`.
-    Raises ``ValueError`` for unknown names.
+    ``dataset`` is any name in :data:`kaf.data.cases.LAYOUTS`: one without a spacing of its own is treated as CHD is,
+    others as ACDC. Raises ``ValueError`` for unknown names.
     """
     check_choice("scale", scale, SCALES)
-    check_choice("dataset", dataset, DATASETS)
+    check_choice("dataset", dataset, LAYOUTS)
     check_choice("recipe", recipe, RECIPES)
     ct = get_layout(dataset).spacing_mm is None
     data, width, layers, pretraining, finetuning = _size(scale, dataset, ct)

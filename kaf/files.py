@@ -28,6 +28,8 @@ ADVICE = {
     errno.EFBIG: "a file may not grow so large here; raise the limit (ulimit -f) or choose another disk",
     errno.EROFS: "the disk is read-only; choose another folder",
     errno.EACCES: "you may not write there; choose another folder or change its permissions",
+    errno.ENOLCK: "this disk cannot lock files; choose a folder on another one",
+    errno.EOPNOTSUPP: "this disk cannot lock files; choose a folder on another one",
     errno.EPERM: "you may not write there; choose another folder or change its permissions",
 }
 

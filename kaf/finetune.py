@@ -119,8 +119,9 @@ def finetune(experiment: Experiment, store: Store, patients: Collection[str], ru
 
 
 def data_facts(store: Store) -> dict[str, Any]:
-    """How the images of a run were prepared: what :mod:`kaf.segment` has to do again."""
-    return {"settings": asdict(store.settings), "structures": store.structures}
+    """How the images of a run were prepared, and which way they lie: what :mod:`kaf.segment` has to do again."""
+    return {"settings": asdict(store.settings), "structures": store.structures,
+            "orientations": sorted({volume.orientation for volume in store.volumes})}
 
 
 def make_network(experiment: Experiment, store: Store, method: str) -> nn.Module:

@@ -53,6 +53,8 @@ def make_fabric(device: str = "auto", devices: int = 1, num_nodes: int = 1, prec
                          "or 'cpu', or install the build of torch for it")
     if device == "auto":  # Fabric's own choice would prefer mps
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if min(devices, num_nodes) < 1:
+        raise ValueError(f"devices and num_nodes are counts of 1 or more, got {devices} and {num_nodes}")
     if devices * num_nodes > 1:
         return _join(device, devices, num_nodes, precision)
     return Fabric(accelerator=device, devices=1, plugins=[_precision(device, precision)])
@@ -202,6 +204,7 @@ def _train(run: Run, fabric: Fabric, model: nn.Module, optim: OptimConfig, steps
                 run.finish(state)  # not before: seconds say that a run is finished
             saved = time.monotonic()
             if stop and step < steps:
-                raise KeyboardInterrupt(f"stopped after step {step} of {steps}; run the same again to go on")
+                raise KeyboardInterrupt(f"stopped after step {step} of {steps} in {run.folder}; run the same again to "
+                                        "go on")
     fabric.barrier()  # the other processes find what the first one has written
     return model.module

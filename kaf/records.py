@@ -117,7 +117,11 @@ def _read_record(name: str, folder: str | Path) -> Record:
 
 def read_rows(file: Path) -> pd.DataFrame:
     """Rows of results; ``setting`` is added where they have none."""
-    rows = pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=WORDS)
+    try:
+        rows = pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=WORDS)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        raise ValueError(f"{file} holds no table ({error}); put a copy in its place, or delete it if it is the "
+                         "scores.csv of a run, which is scored again then") from None
     rows = rows.fillna({name: "" for name in WORDS if name in rows})
     return rows if "setting" in rows else rows.assign(setting="")
 
@@ -170,7 +174,12 @@ def _no_rivals(record: Record) -> Record:
 
 def of_run(folder: Path, setting: str = "", rows: pd.DataFrame | None = None) -> Record:
     """One scored run, with those of its ``rows`` that are given, or all; ``setting`` names what was changed for it."""
-    rows = read_rows(folder / "scores.csv").drop(columns=TESTED, errors="ignore") if rows is None else rows
+    if rows is None:
+        file = folder / "scores.csv"
+        rows = read_rows(file).drop(columns=TESTED, errors="ignore")
+        if rows.empty or (missing := [c for c in COLUMNS if c not in rows]):
+            lacks = "rows" if rows.empty else f"the columns {', '.join(missing)}"
+            raise ValueError(f"{file} lacks {lacks}; delete it, the run is scored again")
     return Record(rows.assign(setting=setting), {folder.name: _facts(folder)})
 
 

@@ -10,6 +10,7 @@ same kind of image, slices along the last axis, in-plane axes pointing the same 
 
 import argparse
 import os
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
@@ -24,6 +25,7 @@ from kaf.config import restore
 from kaf.data.cases import Case, check_headers, get_layout, read_volume, write_labels
 from kaf.data.grid import store_shape
 from kaf.data.prepare import detect, statistics, to_8bit
+from kaf.data.problems import Problem, stop
 from kaf.data.store import SliceSample, StoreSettings, cut
 from kaf.files import make_writable, read_json, replacing
 from kaf.finetune import load_network
@@ -47,6 +49,7 @@ class Segmenter(NamedTuple):
     device: torch.device
     components: str = "all"  # of a structure that are kept, as in FinetuneConfig
     rotations_deg: tuple[float, ...] = (0.0,)  # by which a slice is turned to be predicted
+    orientations: tuple[str, ...] = ()  # of the images that it was trained on, such as "RAS"; (): not known
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto") -> "Segmenter":
@@ -57,7 +60,8 @@ class Segmenter(NamedTuple):
         """
         folder = Path(folder)
         if not (folder / "config.json").is_file():
-            raise FileNotFoundError(f"{folder} is no run folder, it has no config.json; kaf.finetune makes one")
+            raise FileNotFoundError(f"{folder} is no run folder, it has no config.json; trained ones are in the folder "
+                                    "runs of the output, finetune-... or selftrain-...")
         config = read_json(folder / "config.json")
         if "method" not in config:
             raise ValueError(f"{folder} is a pretraining run, which segments nothing; give one of fine-tuning")
@@ -65,8 +69,8 @@ class Segmenter(NamedTuple):
         data = DataFacts.of(folder, experiment)
         network = load_network(run, experiment, data, config["method"])
         device = make_fabric(device).device
-        return cls(network.to(device), *data, experiment.data.size, experiment.data.points, device,
-                   experiment.finetune.components, experiment.finetune.rotations_deg)
+        return cls(network.to(device), data.settings, data.structures, experiment.data.size, experiment.data.points,
+                   device, experiment.finetune.components, experiment.finetune.rotations_deg, data.orientations)
 
     def __call__(self, image: np.ndarray, spacing_mm: tuple[float, float, float], progress: bool = False) -> np.ndarray:
         """Labels ``(S, H, W)`` uint8 of a volume ``(S, H, W)`` with the spacing (slice, row, col)."""
@@ -95,13 +99,15 @@ class DataFacts(NamedTuple):
 
     settings: StoreSettings
     structures: dict[int, str]
+    orientations: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, folder: Path, experiment) -> "DataFacts":
         """From ``data.json`` in a run folder; runs older than that file used the usual settings."""
         if (folder / "data.json").is_file():
             found = read_json(folder / "data.json")
-            return cls(StoreSettings(**found["settings"]), {int(k): v for k, v in found["structures"].items()})
+            return cls(StoreSettings(**found["settings"]), {int(k): v for k, v in found["structures"].items()},
+                       tuple(found.get("orientations", ())))
         data = experiment.data
         settings = StoreSettings(data.dataset, data.spacing_mm, detector=data.detector)
         return cls(settings, get_layout(data.dataset).structures)
@@ -113,11 +119,16 @@ def segment(segmenter: Segmenter, image: str | Path, out: str | Path, frame: int
 
     ``frame`` is the index into the last axis of a 4-D file. ``out`` appears whole or not at all. Raises
     ``FileExistsError`` where it is there and ``overwrite`` is not set, ``FileNotFoundError`` for a missing image
-    or folder, ``ValueError`` for an image that cannot be read or a name that is not NIfTI's.
+    or folder, ``ValueError`` for an image that cannot be read or a name that is not NIfTI's. Warns of an image that
+    can be read but looks as if its axes or its spacing were not those of the training images.
     """
     image, out = Path(image), Path(out)
     case = _check(image, out, frame, overwrite)
     volume = read_volume(case)
+    if segmenter.orientations and volume.orientation not in segmenter.orientations:
+        known = ", ".join(segmenter.orientations)
+        _tell(Problem(image, f"has the orientation {volume.orientation}, the network was trained on {known}",
+                      "turn the image that way, or the labels may be wrong", warning=True))
     labels = segmenter(volume.image, volume.spacing_mm, progress)
     with replacing(out) as draft:
         write_labels(draft, labels, case)
@@ -138,8 +149,14 @@ def _check(image: Path, out: Path, frame: int | None, overwrite: bool) -> Case:
     if out.exists() and out.samefile(image):
         raise ValueError(f"{out} is the image itself; choose another name for the labels")
     case = Case(image.name, "", "", "", image, frame_index=frame)
-    check_headers(case)
+    check_headers(case, _tell)
     return case
+
+
+def _tell(problem: Problem) -> None:
+    """Raise an error, and warn of what may only be strange."""
+    stop(problem)
+    warnings.warn(str(problem), stacklevel=4)
 
 
 def main(arguments: list[str] | None = None) -> None:

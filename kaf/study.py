@@ -196,6 +196,9 @@ def open_study(experiment: Experiment, data_root: str | Path = "", output: str |
     phantom = dataset.startswith("phantom")
     if not (phantom or data_root):
         raise ValueError(f"dataset {dataset!r} needs data_root, the folder you downloaded it to")
+    if phantom and data_root:
+        raise ValueError(f"dataset {dataset!r} is made here and takes no data_root, got {str(data_root)!r}; name the "
+                         "data set that lies there, such as acdc")
     make_writable(home)
     root = _phantom(home, experiment) if phantom else Path(data_root).expanduser()
     patients = {case.patient: case.group for case in find_cases(dataset, root) if case.label}

@@ -8,9 +8,11 @@ What is trained does not depend on the number of devices, and the chapters find 
 
 import argparse
 import ast
+import sys
 from typing import Any
 
-from kaf.config import DATASETS, RECIPES, SCALES, Experiment, resolve
+from kaf.config import RECIPES, SCALES, Experiment, resolve
+from kaf.data.cases import LAYOUTS
 from kaf.finetune import METHODS
 from kaf.loop import make_fabric
 from kaf.networks import NETWORKS
@@ -26,9 +28,12 @@ def main(arguments: list[str] | None = None) -> None:
         experiment = resolve(a.scale, a.dataset, a.recipe, a.seed, **dict(map(parse_change, a.set)))
         fabric = make_fabric(a.device, a.devices, a.num_nodes)
         with fabric.rank_zero_first():  # the first process prepares the data, the others find them
-            study = open_study(experiment, a.data_root, a.output, a.fold, device=a.device, devices=a.devices,
+            study = open_study(experiment, a.data_root, a.output, a.fold, a.folds, a.device, devices=a.devices,
                                num_nodes=a.num_nodes, protocol=a.protocol, workers=a.workers,
                                test_root=a.test_root)
+        if fabric.is_global_zero:
+            print(f"{study.store}, fold {a.fold}: {len(study.split.train)} patients to train with, "
+                  f"{len(study.split.test)} to test; device {fabric.device}; runs in {study.runs}", file=sys.stderr)
         result = train(study, a)
     except (OSError, ValueError, FloatingPointError) as error:
         parser.error(str(error))
@@ -50,19 +55,20 @@ def make_parser() -> argparse.ArgumentParser:
     """The options of both commands."""
     parser = argparse.ArgumentParser(prog="python -m kaf.train", description=__doc__.splitlines()[0])
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--scale", choices=SCALES, default="smoke")
-    shared.add_argument("--dataset", choices=DATASETS, default="phantom")
+    shared.add_argument("--scale", choices=SCALES, default="smoke", help="how large: minutes, hours, or a GPU")
+    shared.add_argument("--dataset", choices=LAYOUTS, default="phantom", help="phantoms are made here")
     shared.add_argument("--data-root", default="", help="folder of the data set as downloaded; a phantom needs none")
     shared.add_argument("--output", default="", help="folder for stores and runs")
     shared.add_argument("--recipe", choices=RECIPES, default="default")
-    shared.add_argument("--seed", type=int, default=0)
-    shared.add_argument("--fold", type=int, default=0)
+    shared.add_argument("--seed", type=natural, default=0, help="of training; splits and draws do not depend on it")
+    shared.add_argument("--fold", type=int, default=0, help="which patients test, from 0")
+    shared.add_argument("--folds", type=int, default=5, help="how many folds there are")
     shared.add_argument("--protocol", choices=PROTOCOLS, default="patient", help="who trains and who tests")
     shared.add_argument("--test-root", default="", help="folder of those who test, for the protocol external")
     shared.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
                         help="change the configuration, for instance pretrain__optim__batch=64; may be repeated")
     shared.add_argument("--device", default="auto", help="auto (cuda, else cpu), cpu, cuda or mps")
-    shared.add_argument("--workers", type=int, default=0, help="processes that read ahead, for each device; a GPU "
+    shared.add_argument("--workers", type=natural, default=0, help="processes that read ahead, for each device; a GPU "
                         "waits less with some")
     shared.add_argument("--devices", type=int, default=1, help="devices of each machine")
     shared.add_argument("--num-nodes", type=int, default=1, help="machines")
@@ -73,8 +79,15 @@ def make_parser() -> argparse.ArgumentParser:
     few = commands.add_parser("few-shot", parents=[shared], help="from a few labelled patients")
     few.add_argument("--method", choices=sorted(METHODS), default="kaf_pretrained")
     few.add_argument("--labelled", type=int, required=True, metavar="M", help="number of labelled patients")
-    few.add_argument("--draw", type=int, default=0, help="which draw of M patients")
+    few.add_argument("--draw", type=natural, default=0, help="which draw of M patients")
     return parser
+
+
+def natural(text: str) -> int:
+    """A whole number of 0 or more."""
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return number
 
 
 def parse_change(text: str) -> tuple[str, Any]:
@@ -82,6 +95,8 @@ def parse_change(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise ValueError(f"--set takes NAME=VALUE, got {text!r}; the names are those of {Experiment.__name__}.changed")
+    if name in ("scale", "recipe", "seed"):
+        raise ValueError(f"--set cannot change {name}, which decides more than itself; give --{name} {value}")
     try:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):

@@ -115,6 +115,9 @@ USE = (
     Bad("fold out of range", doing(open_study, resolve("smoke"), fold=5), "5", "fold is 0 to 4, got 5", "0 to 4"),
     Bad("fewer patients than folds", study_of(3), "3", "3 patients cannot be split into 5 folds",
         "choose 2 to 3 folds"),
+    Bad("one patient", study_of(1), "1", "1 patients with labels cannot be split", "kaf.data.check DATASET ROOT"),
+    Bad("folder given to a phantom", doing(open_study, resolve("smoke"), "scans"), "scans", "takes no data_root",
+        "name the data set that lies there"),
     Bad("real data without a folder", doing(open_study, resolve("smoke", "acdc")), "acdc", "needs data_root",
         "the folder you downloaded"),
     # names and parameters

@@ -9,6 +9,7 @@ def test_a_name_of_the_list_is_accepted():
 
 @pytest.mark.parametrize("given, message", [
     ("pearr", "unknown fruit 'pearr'; choose one of apple, pear; did you mean 'pear'"),
+    ("PEAR", "unknown fruit 'PEAR'; choose one of apple, pear; did you mean 'pear'"),
     ("grape-vine", "unknown fruit 'grape-vine'; choose one of apple, pear$"),
     (None, "unknown fruit None; choose one of apple, pear$"),
 ])

@@ -7,7 +7,6 @@ import pytest
 
 import kaf
 from kaf.config import (
-    DATASETS,
     RECIPES,
     SCALES,
     describe,
@@ -21,11 +20,12 @@ from kaf.config import (
     workspace,
 )
 from kaf.data.augment import PRESETS
+from kaf.data.cases import LAYOUTS
 from kaf.networks import build_network, parameter_count
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("dataset", LAYOUTS)
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_combination_is_complete(scale, dataset, recipe):
     e = resolve(scale, dataset, recipe, seed=3)

@@ -47,6 +47,18 @@ def test_files_get_what_stored_volumes_get(store, runs, acdc_root, tmp_path, met
     assert len(seen) > 1, "a network that says background everywhere would prove nothing"
 
 
+@pytest.mark.parametrize("change, said", [
+    (lambda array, affine: (array[::-1], np.diag([-1, 1, 1, 1]) @ affine), "the network was trained on"),
+    (lambda array, affine: (array, np.diag([1, 3, 1, 1]) @ affine), "unequal in plane; check that its slices lie")])
+def test_an_image_unlike_those_of_the_training_is_warned_of(segmenter, image, tmp_path, change, said):
+    source = nib.load(image)
+    array, affine = change(np.asarray(source.dataobj), source.affine)
+    nib.save(nib.Nifti1Image(array, affine), tmp_path / "other.nii.gz")
+    with pytest.warns(UserWarning, match=said):
+        segment(segmenter, tmp_path / "other.nii.gz", tmp_path / "labels.nii.gz", progress=False)
+    assert (tmp_path / "labels.nii.gz").is_file()
+
+
 def test_labels_lie_on_the_image(segmenter, image, tmp_path):
     out = tmp_path / "labels.nii.gz"
     labels = segment(segmenter, image, out, progress=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from kaf import study
 from kaf.config import resolve
 from kaf.runs import Run
 from kaf.train import main, make_parser, parse_change
@@ -58,6 +59,29 @@ def test_mistakes_end_with_a_message(change, words, capsys):
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words, said", [
+    (["--data-root", "somewhere"], "is made here and takes no data_root, got 'somewhere'; name the data set"),
+    (["--set", "seed=3"], "--set cannot change seed, which decides more than itself; give --seed 3"),
+    (["--seed", "-1"], "argument --seed: -1 is below 0"), (["--workers", "-2"], "argument --workers: -2 is below 0"),
+    (["--devices", "-1"], "counts of 1 or more, got -1 and 1"), (["--num-nodes", "0"], "got 1 and 0"),
+    (["--dataset", "ACDC"], "invalid choice: 'ACDC'")])
+def test_options_that_cannot_be_meant_end_with_a_message(words, said, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["pretrain", "--output", str(tmp_path), *words])
+    assert end.value.code == 2 and said in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_it_says_what_it_works_on_and_takes_other_folds(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(study.PHANTOM_PATIENTS, "smoke", 4)
+    monkeypatch.setattr("kaf.train.train", lambda study, a: "done")
+    main(["pretrain", "--output", str(tmp_path), "--device", "cpu", "--fold", "1", "--folds", "2", "--set",
+          "data__spacing_mm=6.0"])
+    out, err = capsys.readouterr()
+    assert out == "done\n"
+    assert "Store(phantom: 4 patients, 8 volumes, 8 labelled, " in err
+    assert f"fold 1: 2 patients to train with, 2 to test; device cpu; runs in {tmp_path / 'runs'}" in err
+
+
 @pytest.mark.slow
 def test_readers_ahead_change_nothing_and_leave_stopping_to_who_trains(tmp_path):
     words = [sys.executable, "-m", "kaf.train", "pretrain", "--device", "cpu", "--set", "pretrain__optim__batch=4",
@@ -74,12 +98,12 @@ def test_readers_ahead_change_nothing_and_leave_stopping_to_who_trains(tmp_path)
         folder.rename(tmp_path / workers)
     assert all(torch.equal(ended["0"][name], ended["2"][name]) for name in ended["0"])
 
-    command = [*words, "--workers", "2", "--set", "pretrain__optim__steps=5000"]
-    for told in (signal.SIGINT, signal.SIGTERM):  # a terminal and a scheduler send it to all of them
+    for steps, told in ((5000, signal.SIGINT), (5001, signal.SIGTERM)):  # a terminal and a scheduler tell all of them
+        command = [*words, "--workers", "2", "--set", f"pretrain__optim__steps={steps}"]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                               start_new_session=True) as running:
             read = ""
-            while not re.search(r" [1-9]\d*/5000", read) and (more := running.stderr.read(1)):
+            while f" 3/{steps}" not in read and (more := running.stderr.read(1)):
                 read += more
             os.killpg(running.pid, told)
             said = running.communicate(timeout=60)[1]

@@ -82,7 +82,10 @@ def job_key(what: Mapping[str, Any], runs: list[dict[str, Any]]) -> str:
 
 def load_grids(file: str | Path = FILE) -> dict[str, dict[str, Any]]:
     """The grids of a file by name. Raises ``ValueError`` for a file without any."""
-    found = yaml.safe_load(Path(file).read_text())
+    try:
+        found = yaml.safe_load(Path(file).read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is no YAML: {error}") from None
     if not isinstance(found, dict) or not all(isinstance(g, dict) and "runs" in g for g in found.values()):
         raise ValueError(f"{file} is no file of grids: each needs a name and a list of blocks named runs")
     return found
@@ -118,6 +121,12 @@ def _expand_block(block: Mapping[str, Any]) -> Iterable[Job]:
     if unknown := set(block) - single - set(AXES) - {"settings", "changes"}:
         raise ValueError(f"a block has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(single))}, "
                          f"{', '.join(AXES)}, settings, changes")
+    for axis in {"m", "methods"} | set(AXES) & set(block):
+        kind = str if axis == "methods" else int
+        if not isinstance(given := block.get(axis), list) or not given or not all(type(one) is kind for one in given):
+            words = "methods" if axis == "methods" else "whole numbers"
+            raise ValueError(f"a block needs {axis}, a list of {words} such as [{'unet' if kind is str else 2}], got "
+                             f"{given!r}")
     common = {name: block[name] for name in single & set(block)}
     check_choice("protocol", common.get("protocol", "patient"), PROTOCOLS)
     if common.get("protocol") == "external":
@@ -141,7 +150,8 @@ def find(jobs: Iterable[Job], key: str, what: str) -> Job:
     for job in jobs:
         if getattr(job, what) == key:
             return job
-    raise ValueError(f"the grid has no job with {what} {key!r}; was its file changed while it ran?")
+    raise ValueError(f"the grid has no job with {what} {key!r}: `snakemake --dry-run` lists those it has. While one "
+                     "runs its file must stay as it is")
 
 
 def _lists(value: Any) -> Any:

@@ -21,12 +21,16 @@ KEYS = {"store": "store_key", "pretrain": "pretraining_key", "few_shot": "key", 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
-    a = make_parser().parse_args(arguments)
+    parser = make_parser()
+    a = parser.parse_args(arguments)
     for name in ("data_root", "output", "records"):  # the notebook runs in the folder of its page
         if value := getattr(a, name):
             setattr(a, name, str(Path(value).expanduser().resolve()))
-    grid = get_grid(a.grid, a.file)
-    job = find(with_sources(expand(grid)), a.key, KEYS[a.what])
+    try:
+        grid = get_grid(a.grid, a.file)
+        job = find(with_sources(expand(grid)), a.key, KEYS[a.what])
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
     if a.what == "store":
         open_study(job.experiment, a.data_root, a.output)
         return

@@ -86,8 +86,7 @@ PRESETS = {
         gamma_p=0.5, gamma=(0.7, 1.5), contrast_p=0.3, contrast=(0.7, 1.3), brightness_p=0.3, brightness=0.3,
         noise_p=0.3, noise=0.15, blur_p=0.2, blur=(0.5, 1.0),
     ),
-    # Twice the ranges of the default. On inner validation patients it is far better with two labelled patients, and the
-    # half of them far worse (grid `recipes`); the default stays what most records were made with.
+    # Twice the ranges of the default. What it does depends on the labels and on the length of training (chapter 9).
     "strong": AugmentConfig(
         affine_p=0.9, rotation_deg=60.0, scale=(0.57, 1.7), shift=0.2, elastic_p=0.5, elastic_px=2.6,
         gamma_p=0.5, gamma=(0.5, 2.2), contrast_p=0.3, contrast=(0.5, 1.7), brightness_p=0.3, brightness=0.6,

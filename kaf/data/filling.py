@@ -49,6 +49,10 @@ def is_complete(out: Path) -> bool:
     return file.is_file() and read_json(file).get("complete", False)
 
 
+ANEW = ("delete the store, it is made anew and runs that read none of what changed are found again; or give another "
+        "output")
+
+
 def finished(out: Path, cases: list[Case], root: Path) -> dict[str, VolumeRecord]:
     """Records of the volumes already in the store, by id. Raises ``ValueError`` unless they are those of ``cases``."""
     wanted, done = {case.id: case for case in cases}, {}
@@ -56,7 +60,7 @@ def finished(out: Path, cases: list[Case], root: Path) -> dict[str, VolumeRecord
         record = VolumeRecord.from_json(read_json(file, "delete its folder and run prepare again"))
         case = wanted.get(record.id)
         if case is None:
-            raise ValueError(f"the store {out} holds {record.id}, but {root} does not; choose another folder")
+            raise ValueError(f"the store {out} holds {record.id}, but {root} does not; {ANEW}")
         sources = {f.relative_to(root).as_posix(): f for f in (case.image, case.label) if f}
         sizes = {name: source.stat().st_size for name, source in sources.items()}
         made, of_source = file.stat().st_mtime_ns, (record.patient, record.frame, record.group)
@@ -65,7 +69,7 @@ def finished(out: Path, cases: list[Case], root: Path) -> dict[str, VolumeRecord
             source.stat().st_mtime_ns > made and digest_once(source) != record.checksums.get(name)
             for name, source in sources.items())
         if changed or of_source != (case.patient, case.frame, case.group):
-            raise ValueError(f"{record.id} in {root} changed since {out} was made; choose another folder")
+            raise ValueError(f"{record.id} in {root} changed since {out} was made; {ANEW}")
         done[record.id] = record
     return done
 

@@ -165,7 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
     a = parser.parse_args(arguments)
     try:
         write_phantom(a.root, a.patients, a.seed, a.kind, a.size, a.slices)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
     if a.compare:
         from kaf.data.phantom_compare import compare  # only here: it reads data sets, phantoms do not

@@ -48,6 +48,8 @@ def prepare(
     ``RuntimeError`` where a process ends before its work is done, as those of a script without a guard do.
     """
     settings, root, out = settings or StoreSettings.usual(dataset), Path(root), Path(out)
+    if out.resolve() == root.resolve():
+        raise ValueError(f"{out} is the folder of the data set itself; give the store another one")
     if settings.dataset != dataset:
         raise ValueError(f"the settings are for {settings.dataset!r}, not for {dataset!r}")
     # A new process runs an unguarded script again and comes here, where it would wait for its parent for ever.

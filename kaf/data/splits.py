@@ -36,6 +36,9 @@ def kfold(groups: Mapping[str, str], folds: int = 5, seed: int = 0) -> list[Spli
     Groups are dealt out one after the other like cards, so that the folds differ by at most one
     patient in their size and in each group. Every patient is tested once.
     """
+    if len(groups) < 2:
+        raise ValueError(f"{len(groups)} patients with labels cannot be split into those who train and those who test; "
+                         "`python -m kaf.data.check DATASET ROOT` says what was found and what lies unused beside it")
     if not 2 <= folds <= len(groups):
         raise ValueError(f"{len(groups)} patients cannot be split into {folds} folds; choose 2 to {len(groups)} folds")
     rng = np.random.default_rng(seed)

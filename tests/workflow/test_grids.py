@@ -62,6 +62,9 @@ def test_the_key_follows_the_configuration_and_not_the_name_of_the_setting():
 
 @pytest.mark.parametrize("changes, message", [
     ({"method": ["unet"]}, "a block has no method; it has"),
+    ({"m": 2}, "a block needs m, a list of whole numbers such as .2., got 2"),
+    ({"m": ["two"]}, "a block needs m, a list of whole numbers"), ({"folds": []}, "a block needs folds, a list"),
+    ({"methods": "unet"}, "a block needs methods, a list of methods such as .unet., got 'unet'"),
     ({"protocol": "nested"}, "unknown protocol 'nested'"),
     ({"protocol": "external"}, "one folder for each data set"),
     ({"methods": ["vnet"]}, "unknown method 'vnet'"),
@@ -79,6 +82,9 @@ def test_a_file_without_grids_is_told(tmp_path):
     file.write_text(yaml.safe_dump({"fewshot": [1, 2]}))
     with pytest.raises(ValueError, match="is no file of grids"):
         load_grids(file)
+    file.write_text("fewshot: [")
+    with pytest.raises(ValueError, match="grids.yaml is no YAML: "):
+        load_grids(file)
 
 
 def test_a_job_is_found_by_its_names():
@@ -86,7 +92,7 @@ def test_a_job_is_found_by_its_names():
     last = jobs[-1]
     assert find(jobs, last.key, "key") is last
     assert find(jobs, last.pretraining_key, "pretraining_key").method == "kaf_pretrained"
-    with pytest.raises(ValueError, match="no job with key 'x'; was its file changed"):
+    with pytest.raises(ValueError, match="no job with key 'x': `snakemake --dry-run` lists"):
         find(jobs, "x", "key")
 
 
