@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, for book/ an
 
 from book.dress import BOOK, CHAPTERS
 from book.entries import PARTS, Entry
-from book.facts import AFTER_2500, LONG_PRETRAINING, LONGER, PRETRAINED, SCRATCH, TAUGHT, UNET, WIDE, evidence
+from book.facts import AFTER_2500, LONG_PRETRAINING, LONGER, PRETRAINED, SCRATCH, STRONGER, TAUGHT, UNET, WIDE, evidence
 from book.findings import as_it_is, luck, luck_of, measure, sizes_of, still_open, verdict_of
 from kaf.files import replacing
 from kaf.noise import Noise, in_words, luck_in_words, noise_floor
@@ -35,6 +35,7 @@ MAIN = (
     ("And long pretraining, where fine-tuning is brief?", "D13", LONG_PRETRAINING, f"{SCRATCH}: brief"),
     ("More than a UNet gains by as many steps on its labels?", "C1", PRETRAINED, LONGER),
     ("Does the pretraining of PCL gain more than that?", "C1", "PCL", LONGER),
+    ("Does a stronger augmentation help a UNet?", "D15", f"{UNET}: {STRONGER}", UNET),
     ("Does self-training help more than as many steps on the labels?", "D9", TAUGHT, f"{WIDE}: as many steps"),
 )
 

@@ -11,6 +11,7 @@ from book.facts import (
     OTHERS,
     PRETRAINED,
     SCRATCH,
+    STRONGER,
     SWIN,
     TAUGHT,
     UNET,
@@ -67,7 +68,6 @@ def both(grid: str, *names: str) -> tuple[Trial, ...]:
 
 
 POINTS = tuple(f"{count} points" for count in (12, 25, 50, 100, 200, 500))
-STRONGER = "twice the augmentation"
 CORRUPTIONS = ("blur", "noise", "contrast", "bias")
 PARTS = {
     "Mechanisms": (

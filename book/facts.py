@@ -22,6 +22,7 @@ SCRATCH, PRETRAINED, UNET, WIDE, SWIN = "KAF from scratch", "KAF pretrained", "U
 OTHERS = ("Rotation", "SimCLR", "GCL", "PCL")
 LONGER = f"{UNET}: as many steps"  # on its labels alone, for as long as pretraining and fine-tuning together
 TAUGHT = f"{WIDE} self-trained"
+STRONGER = "twice the augmentation"
 LONG_PRETRAINING = f"{PRETRAINED}: brief, long pretraining"
 AFTER_2500 = (f"{SCRATCH}: 2500 steps", f"{WIDE}: 2500 steps")  # of the grid fewshot_laptop
 FAILED = 0.2  # of mean Dice below all others: a training that found nothing

@@ -204,7 +204,6 @@ def _train(run: Run, fabric: Fabric, model: nn.Module, optim: OptimConfig, steps
                 run.finish(state)  # not before: seconds say that a run is finished
             saved = time.monotonic()
             if stop and step < steps:
-                raise KeyboardInterrupt(f"stopped after step {step} of {steps} in {run.folder}; run the same again to "
-                                        "go on")
+                raise KeyboardInterrupt(f"stopped after step {step} of {steps}; run the same again to go on")
     fabric.barrier()  # the other processes find what the first one has written
     return model.module

@@ -161,7 +161,7 @@ USE = (
     Bad("folder for the labels may not be written", segmenting(out="out/labels.nii.gz", before=read_only,
         user=as_nobody),
         "out", "cannot write into", "choose another folder", SystemExit),
-    Bad("folder that is no run", segmenting(run="nothing"), "runs", "is no run folder", "kaf.finetune makes one",
+    Bad("folder that is no run", segmenting(run="nothing"), "runs", "is no run folder", "trained ones are in the folder runs",
         SystemExit),
     Bad("run of pretraining", segmenting(run="pretrain"), "pretrain-", "segments nothing", "give one of fine-tuning",
         SystemExit),

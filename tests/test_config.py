@@ -36,7 +36,7 @@ def test_every_combination_is_complete(scale, dataset, recipe):
 
 @pytest.mark.parametrize("names, message", [
     (("tiny",), "unknown scale 'tiny'; choose one of smoke, laptop, full"),
-    (("smoke", "acdcc"), "unknown dataset 'acdcc'; choose one of phantom"),
+    (("smoke", "acdcc"), "unknown dataset 'acdcc'; choose one of acdc, chd"),
     (("smoke", "acdc", "papers"), "unknown recipe 'papers'; choose one of default, paper"),
 ])
 def test_unknown_names_are_refused(names, message):

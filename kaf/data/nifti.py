@@ -21,7 +21,7 @@ from nibabel.imageglobals import logger
 from kaf.data.problems import Problem, Report, allowed, stop
 
 MAX_VOXELS = 2**28  # in one file; as numbers of 4 bytes they take a gigabyte, and preparing them a few
-PLAUSIBLE_MM = (0.05, 50.0)  # outside, the unit is probably not the millimetre
+PLAUSIBLE_MM = (0.05, 200.0)  # outside, the unit is probably not the millimetre
 IN_MM = (0, 2)  # codes of the unit of lengths in a header: not said, mm
 AGAIN = "fetch or export it again"
 

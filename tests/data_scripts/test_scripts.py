@@ -235,7 +235,7 @@ def test_hvsmr_is_fetched_where_its_record_says(hvsmr, script, server, tmp_path,
     asked = [span for path, span in server.requests if path == "/cropped_norm.zip"]
     assert asked == [None, f"bytes={len(server.files['cropped_norm.zip']) // 2}-"]
     said = capsys.readouterr().out
-    assert "All files of HVSMR-2.0 are there." in said and "papermill" not in said  # no chapter takes it
+    assert "All files of HVSMR-2.0 are there." in said and "papermill ... -p dataset hvsmr -p data_root " in said
 
 
 @pytest.mark.parametrize(("record", "said"), [
