@@ -129,7 +129,7 @@ def section(entry: Entry, records: Path) -> list[str]:
         lines += ["", *table(found, luck(records))]
     grids = list(dict.fromkeys([*(trial.grid for trial in entry.trials), *entry.grids]))
     if entry.command:
-        lines += ["", f"Command: `{entry.command}`, in `book/chapters`."]
+        lines += ["", f"Command: `{entry.command}`, in `book`."]
     if grids:
         sizes = {grid: " and ".join(sizes_of(entry, grid, records)) for grid in grids}
         named = "; ".join(f"`{grid}`" + f" ({size or 'not recorded yet'})" for grid, size in sizes.items())

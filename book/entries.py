@@ -139,7 +139,7 @@ PARTS = {
               facts=keypoints_under(CORRUPTIONS, "entropy", "Entropy of the attention, where 1 is flat and above "
                                     f"{FLAT:g} is called so", 3)),
         Entry("F3", "Pretraining collapses", (), "05_pretrain", facts=collapse, outcome=caught,
-              command="papermill 05_pretrain.ipynb OUT.ipynb"),
+              command="papermill chapters/05_pretrain.ipynb out05.ipynb -p scale smoke"),
     ),
     "Design": (
         Entry("D1", "Which levels need a layer?", (Trial("ablation", settings(
