@@ -117,7 +117,7 @@ def test_the_last_checkpoint_survives_a_full_disk(tmp_path):
     said, left = done.stdout.splitlines()
     assert said.startswith(f"[Errno {errno.ENOSPC}] {tmp_path}/run/checkpoint.pt was not written: the disk is full; "
                            "make room, then run the same again")
-    assert left == "1 1.0 ['checkpoint.pt', 'config.json']"
+    assert left == "1 1.0 ['.lock', 'checkpoint.pt', 'config.json']"
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
