@@ -144,8 +144,8 @@ def resolve(scale: str, dataset: str = "phantom", recipe: str = "default", seed:
     ``recipe="paper"`` takes the paper's block, readings of gather and scatter, optimisers and loss; at
     scale ``full`` it is the published experiment of KAF. Other methods were published with recipes of their own, such
     as PCL with a rate of .1 over 300 epochs. ``changes`` as in :meth:`Experiment.changed`.
-    ``dataset`` is any name in ``LAYOUTS`` of :mod:`kaf.data.cases`: one without a spacing of its own is treated as CHD is,
-    others as ACDC. Raises ``ValueError`` for unknown names.
+    ``dataset`` is any name in ``LAYOUTS`` of :mod:`kaf.data.cases`: one without a spacing of its own is treated as CHD
+    is, others as ACDC. Raises ``ValueError`` for unknown names.
     """
     check_choice("scale", scale, SCALES)
     check_choice("dataset", dataset, LAYOUTS)
