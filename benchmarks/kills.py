@@ -69,7 +69,7 @@ def outcome(kind: str, folder: Path) -> dict[str, str]:
     if kind == "prepare":
         files = (file for file in folder.rglob("*") if file.is_file() and file.name != ".lock")
         return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-    (run,) = map(open_run, folder.iterdir())
+    (run,) = map(open_run, folder.glob("[!.]*"))
     state = run.load()
     tensors = {"model": state["model"], **state["optimiser"]["state"]}
     found = {f"{part} {name}": hashlib.sha256(value.numpy().tobytes()).hexdigest()
