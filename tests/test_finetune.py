@@ -132,7 +132,7 @@ def test_an_unfinished_run_gives_no_network(store, tmp_path, monkeypatch):
         patch.setattr(module, "SegmentationLoss", interrupting(SegmentationLoss, 0, "ctrl-c"))
         with pytest.raises(KeyboardInterrupt):
             run_it(store, tmp_path)
-    (folder,) = tmp_path.iterdir()
+    (folder,) = tmp_path.glob("finetune-*")
     half = Run(folder, json.loads((folder / "config.json").read_text()))
     with pytest.raises(ValueError, match="unfinished .1 of 4 steps"):
         load_network(half, tiny_experiment(), store, "kaf_scratch")
