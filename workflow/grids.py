@@ -121,7 +121,7 @@ def _expand_block(block: Mapping[str, Any]) -> Iterable[Job]:
     if unknown := set(block) - single - set(AXES) - {"settings", "changes"}:
         raise ValueError(f"a block has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(single))}, "
                          f"{', '.join(AXES)}, settings, changes")
-    for axis in {"m", "methods"} | set(AXES) & set(block):
+    for axis in sorted({"m", "methods"} | set(AXES) & set(block)):
         kind = str if axis == "methods" else int
         if not isinstance(given := block.get(axis), list) or not given or not all(type(one) is kind for one in given):
             words = "methods" if axis == "methods" else "whole numbers"
