@@ -82,21 +82,29 @@ class PretrainConfig(Checked):
         Window(*self.neighbour)
 
 
-@dataclass(frozen=True)
-class FinetuneConfig(Checked):
-    """Supervised training with few labels (section 4), and how its network labels a volume."""
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(Checked):
+    """How a trained network labels a volume."""
 
-    optim: OptimConfig
-    loss: str = "dice_ce"  # or "ce", the paper's
-    augment: AugmentConfig = AUGMENT["default"]
     components: str = field(default="all", metadata=AFTER)  # of a predicted structure; or the "largest" alone
     # Angles by which a slice is turned to be predicted; probabilities are turned back, and their mean is taken.
     rotations_deg: tuple[float, ...] = field(default=(0.0,), metadata=AFTER)
+    flips: tuple[str, ...] = field(default=(), metadata=AFTER)  # mirrored so, a slice is predicted as well
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.rotations_deg:
-            raise ValueError("FinetuneConfig has rotations_deg = (); it must hold one angle or more, such as (0.0,)")
+            raise ValueError("rotations_deg is (); it must hold one angle or more, such as (0.0,)")
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(PredictConfig):
+    """Supervised training with few labels (section 4)."""
+
+    optim: OptimConfig
+    loss: str = "dice_ce"  # or "ce", the paper's
+    augment: AugmentConfig = AUGMENT["default"]
+    ema: float = field(default=0.0, metadata=LATER)  # decay of the running mean of weights to keep; 0: the last ones
 
 
 @dataclass(frozen=True)

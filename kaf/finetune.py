@@ -20,6 +20,7 @@ from kaf.pretrain import fingerprint, load_pretrained
 from kaf.processes import gather, rank, share, world
 from kaf.reuse import my_turn, take_over
 from kaf.runs import Run, load_weights
+from kaf.teacher import MeanTeacher
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class SegmentationLoss:
     def __call__(self, model: nn.Module, batch: SliceSample, step: int) -> tuple[Tensor, dict]:
         image, keypoints, label = augment(z_score(batch), batch.keypoints, batch.label, self.config.augment,
                                           step_generator(self.seed, step), share=(rank(), world()))
+        if self.config.ema and step:
+            model.follow(self.config.ema)  # after the last step
         logits = gather(model(image, keypoints).float())
         return self.dice_ce(logits, gather(label).unsqueeze(1)), {}
 
@@ -81,7 +84,8 @@ def finetune(experiment: Experiment, store: Store, patients: Collection[str], ru
              num_nodes: int = 1) -> Run:
     """Train ``method`` on the labelled slices of ``patients``; returns the finished run.
 
-    All weights train, and the last step is the result: nothing is chosen on other patients. ``pretrained``
+    All weights train, and the last step is the result, or with ``ema`` the mean of the last ones: nothing is chosen on
+    other patients. ``pretrained``
     is the run that it starts from. Calling again resumes or returns at once. ``devices`` and ``num_nodes`` as
     in :func:`kaf.pretrain.pretrain`. Raises ``ValueError`` where the method and ``pretrained`` do not agree, or a
     patient has no labels.
@@ -101,6 +105,8 @@ def finetune(experiment: Experiment, store: Store, patients: Collection[str], ru
     network = make_network(experiment, store, method)
     if pretrained is not None:
         load_pretrained(pretrained, network)
+    if config.ema:
+        network = MeanTeacher(network)
     run = Run(Path(runs) / name, identity, data_facts(store))
     steps = config.optim.total(len(dataset))
 
@@ -131,7 +137,7 @@ def make_network(experiment: Experiment, store: Store, method: str) -> nn.Module
 
 
 def load_network(run: Run, experiment: Experiment, store: Store, method: str) -> nn.Module:
-    """The trained network of a finished run, ready to predict: after self-training the teacher.
+    """The trained network of a finished run, ready to predict: the mean of its weights where the run kept one.
 
     Raises ``ValueError`` for an unfinished run or the weights of another network.
     """

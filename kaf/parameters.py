@@ -13,6 +13,7 @@ from kaf.choices import check_choice, settle_types
 from kaf.correspondence import REDUCTIONS, RULES
 from kaf.data.augment import PRESETS as AUGMENT
 from kaf.data.cases import LAYOUTS
+from kaf.data.warp import FLIPS
 from kaf.fusion import FUSIONS, GATHERS, SCATTERS
 from kaf.keypoints import DETECTORS
 from kaf.mixers import BLOCKS
@@ -45,7 +46,8 @@ RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
                      "temperature", "match_px", "mask_cell", "unlabelled"), POSITIVE),
     **dict.fromkeys(("epochs", "lr", "weight_decay", "final", "threshold", "depth", "parts", "seed",
                      "weight"), NOT_NEGATIVE),
-    **dict.fromkeys(("warmup", "decay", "ramp"), ("a share between 0 and 1", lambda value: 0 <= value <= 1)),
+    **dict.fromkeys(("warmup", "decay", "ramp", "ema"), ("a share between 0 and 1", lambda value: 0 <= value <= 1)),
+    "flips": (f"names among {', '.join(FLIPS)}, each once", lambda names: sorted(names) == sorted({*names} & {*FLIPS})),
     "mask_share": ("a share above 0 and below 1", lambda value: 0 < value < 1),
     "weights": ("0 or more each", lambda values: min(values) >= 0),
 }

@@ -1,7 +1,7 @@
 """Labels from a trained network, and their scores (chapter 6)."""
 
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from itertools import combinations, islice
 
 import numpy as np
 import pandas as pd
@@ -10,16 +10,17 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
 
-from kaf.config import Experiment
+from kaf.config import Experiment, PredictConfig
 from kaf.data.grid import uncrop
 from kaf.data.pairs import collate
 from kaf.data.store import SliceSample, Store
-from kaf.data.warp import rotation, warp
+from kaf.data.warp import pose, undone, warp
 from kaf.evaluate import score_volume
 from kaf.finetune import labelled_volumes, z_score
 from kaf.keypoints import Keypoints
 
 PREDICT_BATCH = 8
+PLAINLY = PredictConfig()
 LEAST_SEEN = 1e-3  # share of a pixel that must lie inside a turned image
 
 
@@ -34,51 +35,46 @@ def predict(network: nn.Module, store: Store, volume: int, experiment: Experimen
     """
     record, data = store.volumes[volume], experiment.data
     slices = (store.sample(volume, s, data.size, data.points) for s in range(record.shape[0]))
-    how = experiment.finetune
-    return predict_slices(network, slices, record.shape[1:], record.native_shape[1:], device, how.components,
-                          how.rotations_deg)
+    return predict_slices(network, slices, record.shape[1:], record.native_shape[1:], experiment.finetune, device)
 
 
 def predict_slices(network: nn.Module, slices: Iterable[SliceSample], shape: tuple[int, int], native: tuple[int, int],
-                   device: str | torch.device = "cpu", components: str = "all",
-                   rotations_deg: Sequence[float] = (0.0,)) -> np.ndarray:
-    """Labels ``(S, H, W)`` uint8 of prepared slices, cut from images of ``shape``, in the ``native`` grid.
-
-    ``components`` and ``rotations_deg`` as in :class:`kaf.config.FinetuneConfig`.
-    """
+                   how: PredictConfig = PLAINLY, device: str | torch.device = "cpu") -> np.ndarray:
+    """Labels ``(S, H, W)`` uint8 of prepared slices, cut from images of ``shape``, in the ``native`` grid."""
     network, slices, labels = network.to(device).eval(), iter(slices), []  # moved first: it may be trained on
     with torch.inference_mode():
         while some := list(islice(slices, PREDICT_BATCH)):
             batch = collate(some)
             image, keypoints = z_score(batch).to(device), batch.keypoints.to(device)
-            probabilities = class_probabilities(network, image, keypoints, rotations_deg).cpu()
+            probabilities = class_probabilities(network, image, keypoints, how.rotations_deg, how.flips).cpu()
             labels.append(to_native(probabilities, shape, native))
     whole = np.concatenate(labels)
-    return largest_components(whole) if components == "largest" else whole
+    return largest_components(whole) if how.components == "largest" else whole
 
 
 def class_probabilities(network: nn.Module, image: Tensor, keypoints: Keypoints,
-                        rotations_deg: Sequence[float] = (0.0,)) -> Tensor:
+                        rotations_deg: Sequence[float] = (0.0,), flips: Sequence[str] = ()) -> Tensor:
     """Probabilities ``(B, C, H, W)`` of images ``(B, 1, H, W)``: the mean over images turned by ``rotations_deg``.
 
-    Keypoints turn with their image, and what the network says is turned back. A pixel's mean is over the angles at
-    which it stayed inside the image; where it stayed at none it is background.
+    With ``flips`` also over images that were mirrored before, once by each choice of them: two make four images of
+    every angle. Keypoints move with their image, and what the network says is moved back. A pixel's mean is over the
+    images inside which it stayed; where it stayed in none it is background.
     """
-    total = sum(_turned(network, image, keypoints, degrees) for degrees in rotations_deg)
+    mirrored = [some for n in range(len(flips) + 1) for some in combinations(flips, n)]
+    total = sum(_moved(network, image, keypoints, degrees, some) for some in mirrored for degrees in rotations_deg)
     found, seen = total[:, :-1], total[:, -1:]
     background = (torch.arange(found.shape[1], device=found.device) == 0).float()[:, None, None]
     return torch.where(seen < LEAST_SEEN, background, found / seen.clamp_min(LEAST_SEEN))
 
 
-def _turned(network: nn.Module, image: Tensor, keypoints: Keypoints, degrees: float) -> Tensor:
-    """Probabilities of images that are turned for the network, turned back, and how much of each pixel was seen."""
-    turned, moved = image, keypoints
-    if degrees:
-        there, back = (rotation(angle, *image.shape[::2], image.shape[3]) for angle in (degrees, -degrees))
-        turned, moved, _ = warp(image, keypoints, None, there)
-    found = network(turned, moved).float().softmax(1)
+def _moved(network: nn.Module, image: Tensor, keypoints: Keypoints, degrees: float, flips: Sequence[str]) -> Tensor:
+    """Probabilities of images that are moved for the network, moved back, and how much of each pixel was seen."""
+    there = pose(degrees, flips, *image.shape[::2], image.shape[3]) if degrees or flips else None
+    if there:
+        image, keypoints, _ = warp(image, keypoints, None, there)
+    found = network(image, keypoints).float().softmax(1)
     found = torch.cat([found, torch.ones_like(found[:, :1])], 1)
-    return warp(found, moved, None, back, 0.0)[0] if degrees else found
+    return warp(found, keypoints, None, undone(there), 0.0)[0] if there else found
 
 
 def to_native(probabilities: Tensor, shape: tuple[int, int], native: tuple[int, int]) -> np.ndarray:

@@ -153,9 +153,7 @@ def _facts(store: Store, volume: int) -> dict:
 def _dice(network: nn.Module, store: Store, volume: int, slices: list[SliceSample], experiment: Experiment,
           device: str | torch.device) -> float:
     record = store.volumes[volume]
-    how = experiment.finetune
-    labels = predict_slices(network, slices, record.shape[1:], record.native_shape[1:], device, how.components,
-                            how.rotations_deg)
+    labels = predict_slices(network, slices, record.shape[1:], record.native_shape[1:], experiment.finetune, device)
     return score_volume(labels, store.truth(volume), record.native_spacing_mm, store.structures)["dice"].mean()
 
 

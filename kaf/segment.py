@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from kaf.config import restore
+from kaf.config import PredictConfig, restore
 from kaf.data.cases import Case, check_headers, get_layout, read_volume, write_labels
 from kaf.data.grid import store_shape
 from kaf.data.prepare import detect, statistics, to_8bit
@@ -47,8 +47,7 @@ class Segmenter(NamedTuple):
     size: int  # the network sees the central size x size pixels
     points: int  # K, the strongest keypoints there
     device: torch.device
-    components: str = "all"  # of a structure that are kept, as in FinetuneConfig
-    rotations_deg: tuple[float, ...] = (0.0,)  # by which a slice is turned to be predicted
+    how: PredictConfig
     orientations: tuple[str, ...] = ()  # of the images that it was trained on, such as "RAS"; (): not known
 
     @classmethod
@@ -70,15 +69,14 @@ class Segmenter(NamedTuple):
         network = load_network(run, experiment, data, config["method"])
         device = make_fabric(device).device
         return cls(network.to(device), data.settings, data.structures, experiment.data.size, experiment.data.points,
-                   device, experiment.finetune.components, experiment.finetune.rotations_deg, data.orientations)
+                   device, experiment.finetune, data.orientations)
 
     def __call__(self, image: np.ndarray, spacing_mm: tuple[float, float, float], progress: bool = False) -> np.ndarray:
         """Labels ``(S, H, W)`` uint8 of a volume ``(S, H, W)`` with the spacing (slice, row, col)."""
         shape = store_shape(image.shape[1:], spacing_mm[1:], self.settings.spacing_mm)
         prepared = to_8bit(image, self.settings.clip, shape)
         slices = progress_bar(self._samples(prepared), quiet=not progress, total=len(prepared), unit="slice")
-        return predict_slices(self.network, slices, shape, image.shape[1:], self.device,
-                              self.components, self.rotations_deg)
+        return predict_slices(self.network, slices, shape, image.shape[1:], self.how, self.device)
 
     def _samples(self, image: np.ndarray) -> Iterator[SliceSample]:
         """The slices of a prepared volume; keypoints of the next ones are found while the network works."""

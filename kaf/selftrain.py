@@ -7,12 +7,11 @@ these to be strong together on the slices of the heart, too.
 """
 
 from collections.abc import Collection, Iterator
-from copy import deepcopy
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from kaf.config import Experiment, FinetuneConfig, SelftrainConfig, digest, used_by
 from kaf.data.augment import augment
@@ -24,37 +23,9 @@ from kaf.loop import fit, make_fabric, step_generator
 from kaf.pretrain import fingerprint
 from kaf.reuse import my_turn, take_over
 from kaf.runs import Run
+from kaf.teacher import MeanTeacher
 
 BOX_AREA, BOX_ASPECT = (0.02, 0.4), (0.3, 3.3)  # of a pasted piece: fraction of the slice, height to width
-
-
-class MeanTeacher(nn.Module):
-    """A student, and a teacher that is the running mean of the student; only the student trains."""
-
-    def __init__(self, student: nn.Module):
-        super().__init__()
-        self.student, self.teacher = student, deepcopy(student).requires_grad_(False)
-
-    def train(self, mode: bool = True) -> "MeanTeacher":
-        super().train(mode)
-        self.teacher.eval()
-        return self
-
-    def forward(self, image: Tensor, keypoints: Keypoints, teach: bool = False) -> Tensor:
-        """Logits of the student; with ``teach`` those of the teacher, without gradients."""
-        if not teach:
-            return self.student(image, keypoints)
-        with torch.no_grad():
-            return self.teacher(image, keypoints)
-
-    @torch.no_grad()
-    def follow(self, decay: float) -> None:
-        """Move the teacher towards the student, running statistics included."""
-        for mean, value in zip(self.teacher.state_dict().values(), self.student.state_dict().values(), strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(value, 1 - decay)
-            else:
-                mean.copy_(value)
 
 
 class SelftrainLoss:

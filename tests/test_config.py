@@ -112,15 +112,26 @@ def test_a_later_field_tells_runs_apart_only_where_it_is_used():
 
 def test_what_is_done_after_training_is_no_part_of_it():
     plainly = resolve("smoke")
-    after = plainly.changed(finetune__components="largest", finetune__rotations_deg=(-10, 0, 10))
+    after = plainly.changed(finetune__components="largest", finetune__rotations_deg=(-10, 0, 10),
+                            finetune__flips=("horizontal",))
     used = used_by("finetune", after)
     assert used["finetune"]["rotations_deg"] == (-10.0, 0.0, 10.0) and used != used_by("finetune", plainly)
     assert training_part(used) == used_by("finetune", plainly) == training_part(used_by("finetune", plainly))
     assert training_part(used_by("pretrain", after)) == used_by("pretrain", plainly)
     other = after.changed(finetune__optim__lr=0.5)
     assert training_part(used_by("finetune", other)) != used_by("finetune", plainly)
-    with pytest.raises(ValueError, match=r"rotations_deg = \(\); it must hold one angle or more"):
+    with pytest.raises(ValueError, match=r"rotations_deg is \(\); it must hold one angle or more"):
         plainly.changed(finetune__rotations_deg=())
+    for wrong in (("sideways",), ("vertical", "vertical")):
+        with pytest.raises(ValueError, match="must be names among horizontal, vertical, transpose, each once"):
+            plainly.changed(finetune__flips=wrong)
+
+
+def test_a_mean_of_weights_is_another_training_and_none_is_as_before_there_were_any():
+    plainly = resolve("smoke")
+    mean = plainly.changed(finetune__ema=0.99)
+    assert "ema" not in used_by("finetune", plainly)["finetune"]
+    assert training_part(used_by("finetune", mean)) != training_part(used_by("finetune", plainly))
 
 
 def test_refuse_unknown_names_the_typo_and_what_was_meant():

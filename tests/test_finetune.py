@@ -138,6 +138,42 @@ def test_an_unfinished_run_gives_no_network(store, tmp_path, monkeypatch):
         load_network(half, tiny_experiment(), store, "kaf_scratch")
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_the_mean_of_the_weights_is_kept_and_loaded(store, tmp_path, finished, decay):
+    experiment = tiny_experiment(finetune__ema=decay)
+    run = run_it(store, tmp_path, finetune__ema=decay)
+    network, last = load_network(run, experiment, store, "kaf_scratch").state_dict(), finished.weights()
+    assert same_weights(network, last) == (decay == 0.0)
+    if decay:  # a mean of the weights that a training without it has, for it changes nothing in them
+        student = {name.removeprefix("student."): value for name, value in run.weights().items()
+                   if name.startswith("student.")}
+        assert same_weights(student, last) and run.history().equals(finished.history())
+
+
+def test_the_mean_of_the_weights_follows_every_step_and_survives_an_interruption(store, tmp_path, monkeypatch):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    seen = []
+
+    class Watching(SegmentationLoss):
+        def __call__(self, model, batch, step):
+            seen.append(model.student.decoder.head.weight.detach().clone())
+            return super().__call__(model, batch, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "SegmentationLoss", Watching)
+        run = run_it(store, whole, finetune__ema=0.75)
+    mean = seen[0]
+    for value in seen[1:]:
+        mean = 0.75 * mean + 0.25 * value
+    torch.testing.assert_close(run.weights()["teacher.decoder.head.weight"], mean)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "SAVE_EVERY_S", -1.0)
+        patch.setattr(module, "SegmentationLoss", interrupting(SegmentationLoss, 2, "ctrl-c"))
+        with pytest.raises(KeyboardInterrupt):
+            run_it(store, broken, finetune__ema=0.75)
+    assert same_weights(run_it(store, broken, finetune__ema=0.75).weights(), run.weights())
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("layers", [LAYERS, PAPER], ids=["default", "paper"])
 def test_16_bit_autocast_trains_close_to_32_bit(store, tmp_path, layers, precision):

@@ -27,9 +27,10 @@ def native_store(acdc_root, tmp_path_factory):
     return prepare("acdc", acdc_root, out, StoreSettings("acdc", None), workers=1, progress=False)
 
 
-@pytest.mark.parametrize("turned", [(0.0,), (-10.0, 0.0, 10.0)], ids=["once", "three times"])
+@pytest.mark.parametrize("asked", [{}, {"finetune__rotations_deg": (-10, 0, 10), "finetune__flips": ("vertical",)}],
+                         ids=["once", "six times"])
 @pytest.mark.parametrize("layers", [LAYERS, PAPER], ids=["default", "paper"])
-def test_prediction_depends_on_neither_batch_mates_nor_batch_size(store, monkeypatch, layers, turned):
+def test_prediction_depends_on_neither_batch_mates_nor_batch_size(store, monkeypatch, layers, asked):
     torch.manual_seed(0)
     network = make_network(tiny_experiment(kaf=layers), store, "kaf_scratch")
     with torch.no_grad():  # a fresh network prefers one class everywhere: make it undecided
@@ -37,7 +38,7 @@ def test_prediction_depends_on_neither_batch_mates_nor_batch_size(store, monkeyp
     labels = []
     for size in (1, 3, 8):
         monkeypatch.setattr(module, "PREDICT_BATCH", size)
-        labels.append(predict(network, store, 0, tiny_experiment(finetune__rotations_deg=turned)))
+        labels.append(predict(network, store, 0, tiny_experiment(**asked)))
     assert labels[0].shape == store.volumes[0].native_shape and labels[0].dtype == np.uint8
     assert len(np.unique(labels[0])) > 1
     assert np.array_equal(labels[0], labels[1]) and np.array_equal(labels[0], labels[2])
@@ -149,6 +150,21 @@ def test_probabilities_are_the_mean_over_the_turned_images():
     torch.testing.assert_close(mean[inside], sum(one_by_one)[inside] / 3)
     torch.testing.assert_close(mean.sum(1), torch.ones(2, 32, 32))
     assert not torch.allclose(one_by_one[0], one_by_one[1], atol=0.1)
+
+
+@pytest.mark.parametrize("flips, views", [(("horizontal",), [(), (3,)]),
+                                          (("horizontal", "vertical"), [(), (2,), (3,), (2, 3)])])
+def test_flips_ask_about_every_mirror_image(flips, views):
+    class Leaning(nn.Module):  # says class 1 in the upper left of whatever it sees, as bright as the image
+        def forward(self, image, keypoints):
+            logits = torch.zeros(len(image), 2, *image.shape[2:])
+            logits[:, 1, :5, :3] = 1.0 + image[:, 0, :5, :3]
+            return logits
+
+    image, points = torch.randn(2, 1, 16, 16), stack([pad(from_arrays(np.full((2, 2), 9.0)), 3)] * 2)
+    expected = sum(Leaning()(image.flip(axes), points).softmax(1).flip(axes) for axes in views) / len(views)
+    torch.testing.assert_close(class_probabilities(Leaning(), image, points, (0.0,), flips), expected,
+                               atol=1e-4, rtol=0)
 
 
 def test_what_a_turn_moves_out_of_the_image_has_no_say_there():

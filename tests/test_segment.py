@@ -33,7 +33,7 @@ def image(acdc_root):
 
 
 @pytest.mark.parametrize("method, how", [("kaf_scratch", {}), ("unet", {}), ("unet", {"components": "largest"}),
-                                         ("kaf_scratch", {"rotations_deg": (-20.0, 0.0)})])
+                                         ("kaf_scratch", {"rotations_deg": (-20.0, 0.0), "flips": ("horizontal",)})])
 def test_files_get_what_stored_volumes_get(store, runs, acdc_root, tmp_path, method, how):
     e, seen = tiny_experiment(**{f"finetune__{name}": value for name, value in how.items()}), set()
     run = finetune(e, store, PATIENTS, runs[method].folder.parent, method, device="cpu")

@@ -13,7 +13,6 @@ from kaf.finetune import finetune, load_network
 from kaf.keypoints import Keypoints
 from kaf.selftrain import (
     BOX_AREA,
-    MeanTeacher,
     SelftrainLoss,
     cutmix,
     draw_boxes,
@@ -21,6 +20,7 @@ from kaf.selftrain import (
     mix_keypoints,
     selftrain,
 )
+from kaf.teacher import MeanTeacher
 from tests.tiny import interrupting, must_not_train, same_weights, tiny_experiment
 
 LABELLED, TRAIN = ("patient001", "patient002"), ("patient001", "patient002", "patient003")

@@ -18,10 +18,8 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from kaf.choices import settle_types
-from kaf.data.warp import SPLINE_POWER, Geometry, rotation_matrices, send, warp
+from kaf.data.warp import FLIPS, SPLINE_POWER, Geometry, flip_matrices, rotation_matrices, send, warp
 from kaf.keypoints import Keypoints
-
-FLIPS = ("horizontal", "vertical", "transpose")
 
 
 @dataclass(frozen=True)
@@ -145,8 +143,7 @@ def draw_geometry(config: AugmentConfig, batch: int, height: int, width: int,
     """Random warps for ``batch`` images of ``height x width`` pixels, on the CPU."""
     # Every number is drawn, used or not, so that switching one change off leaves the others as they are.
     swap, *mirror = (_chance(generator, batch, 0.5 * (name in config.flip)) for name in reversed(FLIPS))
-    sign = 1.0 - 2.0 * torch.stack(mirror[::-1], 1).float()  # (B, 2)
-    flip = torch.where(swap[:, None, None], torch.eye(2).flip(0), torch.eye(2)) * sign[:, :, None]
+    flip = flip_matrices(*mirror[::-1], swap)
     affine = _chance(generator, batch, config.affine_p)
     angle = affine * math.radians(config.rotation_deg) * _uniform(generator, (batch,), -1, 1)
     zoom = torch.where(affine, _uniform(generator, (batch,), *config.scale), 1.0)

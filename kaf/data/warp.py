@@ -6,6 +6,7 @@ part, whose inverse is found by fixed-point iteration.
 """
 
 import math
+from collections.abc import Collection
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from kaf.keypoints import Keypoints, inside
 
 SPLINE_POWER = 151 / 315  # integral of the squared cubic B-spline: how much it damps a variance, per axis
 INVERSION_STEPS = 10  # of the fixed-point iteration; the limit of AugmentConfig makes each halve the error
+FLIPS = ("horizontal", "vertical", "transpose")  # x runs the other way, y does, and they change places
 INVERSION_TOLERANCE = 0.05  # px; a keypoint whose inverse is worse (the image folds there) becomes invalid
 
 
@@ -33,17 +35,31 @@ def send(values: Tensor, device: torch.device) -> Tensor:
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
+def flip_matrices(horizontal: Tensor, vertical: Tensor, transpose: Tensor) -> Tensor:
+    """Which of the :data:`FLIPS` happen, ``(B,)`` bool each -> ``(B, 2, 2)``: x and y change places, then signs."""
+    sign = 1.0 - 2.0 * torch.stack([horizontal, vertical], 1).float()
+    return torch.where(transpose[:, None, None], torch.eye(2).flip(0), torch.eye(2)) * sign[:, :, None]
+
+
 def rotation_matrices(angle: Tensor) -> Tensor:
     """Angles ``(B,)`` in radians -> ``(B, 2, 2)``, from the x axis towards the y axis."""
     return torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(-1, 2, 2)
 
 
-def rotation(degrees: float, batch: int, height: int, width: int) -> Geometry:
-    """Turn ``batch`` images of ``height`` x ``width`` pixels about their centre, from the x axis towards the y axis."""
-    # Full, not expanded: memory is pinned for the device, which needs a place of its own for every number.
-    linear = rotation_matrices(torch.full((batch,), math.radians(degrees)))
-    return Geometry(linear, torch.zeros(batch, 2), torch.zeros(batch, 2, 4, 4),
-                    float(max(height, width)))
+def pose(degrees: float, flips: Collection[str], batch: int, height: int, width: int) -> Geometry:
+    """Mirror ``batch`` images of ``height`` x ``width`` pixels by ``flips``, names of :data:`FLIPS`, then turn them.
+
+    Both about the centre of the image, and the turn from the x axis towards the y axis.
+    """
+    # A number of its own for every image, not one that all see: memory is pinned for the device.
+    angle = torch.full((batch,), math.radians(degrees))
+    linear = rotation_matrices(angle) @ flip_matrices(*(torch.full((batch,), name in flips) for name in FLIPS))
+    return Geometry(linear, torch.zeros(batch, 2), torch.zeros(batch, 2, 4, 4), float(max(height, width)))
+
+
+def undone(move: Geometry) -> Geometry:
+    """What brings content back from a :func:`pose`, whose matrices are orthogonal."""
+    return move._replace(linear=move.linear.transpose(1, 2).contiguous())
 
 
 def warp(images: Tensor, keypoints: Keypoints, labels: Tensor | None, geometry: Geometry,

@@ -8,7 +8,7 @@ from torch import Tensor
 from kaf.evaluate import pareto_front
 from kaf.exercises.grading import Exercise, step
 from kaf.mixers import max_relative
-from kaf.selftrain import MeanTeacher
+from kaf.teacher import MeanTeacher
 
 
 def _random(*shape: int, seed: int = 0) -> Tensor:

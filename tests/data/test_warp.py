@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kaf.data.augment import PRESETS, AugmentConfig, draw_geometry
-from kaf.data.warp import Geometry, rotation, spline_field, warp
+from kaf.data.warp import Geometry, pose, spline_field, undone, warp
 from kaf.keypoints import Keypoints
 
 SIGMA = 1.5  # px of the blobs; the centroid of a bent blob errs with its square: .27 px at 2, .09 px at 1
@@ -169,6 +169,23 @@ def test_elastic_strength_is_what_it_says_and_never_folds():
     assert points.valid[central].all()  # no keypoint is lost but across the border
 
 
-def test_a_rotation_has_memory_of_its_own_for_every_image_as_pinning_needs():
-    turn = rotation(20.0, 8, 64, 48)
-    assert all(part.is_contiguous() for part in turn[:3]) and turn.spacing == 64
+@pytest.mark.parametrize("flips, to", [(("horizontal",), (10.0, 5.0)), (("vertical",), (3.0, 8.0)),
+                                       (("horizontal", "vertical"), (10.0, 8.0)), (("transpose",), (5.0, 3.0))])
+def test_a_pose_mirrors_then_turns_and_can_be_undone(flips, to):
+    images, points = torch.rand(2, 1, 14, 14), keypoints(torch.tensor([[[3.0, 5.0]], [[3.0, 5.0]]]))
+    there = pose(0.0, flips, 2, 14, 14)
+    moved, there_points, _ = warp(images, points, None, there)
+    torch.testing.assert_close(there_points.xy, torch.tensor([to, to])[:, None])
+    torch.testing.assert_close(moved[:, 0, int(to[1]), int(to[0])], images[:, 0, 5, 3])
+    turned = pose(90.0, flips, 2, 14, 14)
+    for move in (there, turned):
+        image, point, _ = warp(*warp(images, points, None, move), undone(move))
+        torch.testing.assert_close(image, images, atol=1e-4, rtol=0)
+        torch.testing.assert_close(point.xy, points.xy)
+    torch.testing.assert_close(warp(moved, there_points, None, pose(90.0, (), 2, 14, 14))[0],
+                               warp(images, points, None, turned)[0], atol=1e-4, rtol=0)
+
+
+def test_a_pose_has_memory_of_its_own_for_every_image_as_pinning_needs():
+    there = pose(20.0, ("transpose",), 8, 64, 48)
+    assert all(part.is_contiguous() for part in (*there[:3], undone(there).linear)) and there.spacing == 64
