@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kaf.choices import check_choice
 from kaf.data.hvsmr import read_hvsmr
-from kaf.data.nifti import Header, is_folder, read_header, why_no_access
+from kaf.data.nifti import Header, is_folder, nifti_named, read_header, there, why_no_access
 from kaf.data.problems import Problem, Report, stop
 from kaf.data.sunnybrook import read_sunnybrook
 from kaf.data.volumes import (  # noqa: F401  part of this module's interface
@@ -38,8 +38,8 @@ def read_acdc(root: str | Path, report: Report = stop) -> list[Case]:
 
     ``patientNNN/`` holds ``Info.cfg`` and, for the frames ED and ES named there,
     ``patientNNN_frameFF.nii.gz`` with its truth ``..._gt.nii.gz``. Every other frame of an optional
-    ``patientNNN_4d.nii.gz`` is an unlabelled case. A patient may come without any truth, as in the
-    challenge's first test set. Raises ``FileNotFoundError`` or ``ValueError`` for anything missing.
+    ``patientNNN_4d.nii.gz`` is an unlabelled case. Any of them may lack the ending
+    ``.gz``. A patient may come without any truth, as in the challenge's first test set. Raises ``FileNotFoundError`` or ``ValueError`` for anything missing.
     """
     root = Path(root)
     if not is_folder(root, report):
@@ -65,17 +65,17 @@ def _acdc_patient(folder: Path, report: Report) -> list[Case]:
     frames = {"ED": int(info["ED"]), "ES": int(info["ES"])}
     cases = []
     for frame, number in frames.items():
-        image = folder / f"{patient}_frame{number:02d}.nii.gz"
-        if not (image.is_file() or image.is_symlink()):
+        image = nifti_named(folder, f"{patient}_frame{number:02d}")
+        if not there(image):
             what = f"is missing, which Info.cfg beside it names as the {frame} frame"
             report(Problem(image, what, "add the file, or correct Info.cfg", FileNotFoundError))
             continue
-        label = image.with_name(f"{patient}_frame{number:02d}_gt.nii.gz")
-        label = label if label.is_file() or label.is_symlink() else None
+        label = nifti_named(folder, f"{patient}_frame{number:02d}_gt")
+        label = label if there(label) else None
         cases.append(Case(f"{patient}_frame{number:02d}", patient, frame, info["Group"], image, label))
     if len({case.label is None for case in cases}) == 2:
         report(Problem(folder, "has _gt.nii.gz for only one of ED and ES", "add the other", FileNotFoundError))
-    cine = folder / f"{patient}_4d.nii.gz"
+    cine = nifti_named(folder, f"{patient}_4d")
     header = read_header(cine, 4, report) if cine.is_file() else None
     for number in sorted(set(range(1, header.shape[3] + 1 if header else 0)) - set(frames.values())):
         name, frame = f"{patient}_frame{number:02d}", f"t{number:02d}"
@@ -108,19 +108,20 @@ def read_chd(root: str | Path, report: Report = stop) -> list[Case]:
     """Cases of a folder in the layout of CHD-68, sorted by id (Xu et al. 2019).
 
     ``ct_NNNN_image.nii.gz`` beside ``ct_NNNN_label.nii.gz``, in ``root`` or below it; an image
-    without a label file is an unlabelled case. Raises ``FileNotFoundError`` where there is no
-    image, ``ValueError`` where a scan lies there twice.
+    without a label file is an unlabelled case; both may lack the ending ``.gz``. Raises
+    ``FileNotFoundError`` where there is no image, ``ValueError`` where a scan lies there twice.
     """
     root, cases = Path(root), {}
     if not is_folder(root, report):
         return []
-    for image in sorted(root.rglob("ct_*_image.nii.gz")):
-        name = image.name.removesuffix("_image.nii.gz")
+    images = (image for end in ("nii.gz", "nii") for image in root.rglob(f"ct_*_image.{end}"))
+    for image in sorted(images):
+        name = image.name.partition("_image.")[0]
         if name in cases:
             report(Problem(image, f"is a second file of {name}, beside {cases[name].image}", "keep one of the two"))
             continue
-        label = image.with_name(f"{name}_label.nii.gz")
-        label = label if label.is_file() or label.is_symlink() else None
+        label = nifti_named(image.parent, f"{name}_label")
+        label = label if there(label) else None
         cases[name] = Case(name, name, "", "", image, label)
     if not cases:
         what = "is not in the CHD-68 layout: it has no file ct_NNNN_image.nii.gz"

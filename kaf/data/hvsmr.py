@@ -6,7 +6,7 @@ Doi 10.1038/s41597-024-03469-9; ``data_scripts/hvsmr.py`` fetches it.
 import csv
 from pathlib import Path
 
-from kaf.data.nifti import is_folder
+from kaf.data.nifti import is_folder, there
 from kaf.data.problems import Problem, Report, stop
 from kaf.data.volumes import Case
 
@@ -33,7 +33,7 @@ def read_hvsmr(root: str | Path, report: Report = stop) -> list[Case]:
         elif patient in cases:
             other = cases[patient].image
             report(Problem(image, f"is a second file of {patient}, beside {other}", "keep one of the two"))
-        elif not (label.is_file() or label.is_symlink()):
+        elif not there(label):
             report(Problem(label, f"is missing beside {image.name}", "fetch it again", FileNotFoundError))
         else:
             cases[patient] = Case(patient, patient, "", severity.get(int(patient[3:]), ""), image, label)

@@ -99,6 +99,17 @@ def why_no_access(path: Path) -> Problem | None:
     return None
 
 
+def there(path: Path) -> bool:
+    """Whether something has this name: a file, or a link that may lead nowhere, as those of data not yet fetched."""
+    return path.is_file() or path.is_symlink()
+
+
+def nifti_named(folder: Path, stem: str) -> Path:
+    """``stem.nii.gz`` in ``folder``, or ``stem.nii`` where only that is there: some copies are not compressed."""
+    packed, unpacked = folder / f"{stem}.nii.gz", folder / f"{stem}.nii"
+    return unpacked if there(unpacked) and not there(packed) else packed
+
+
 def is_folder(root: Path, report: Report) -> bool:
     """Whether the folder of a data set can be read; if not, why is reported."""
     problem = why_no_access(root)

@@ -1,3 +1,5 @@
+import gzip
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -82,6 +84,32 @@ def test_a_scan_that_lies_there_twice_is_an_error(tmp_path):
     write_chd_case(tmp_path / "copy", 1)
     with pytest.raises(ValueError, match=r"ct_1_image.nii.gz is a second file of ct_1, beside .*copy/ct_1_image"):
         read_chd(tmp_path)
+
+
+def test_files_that_are_not_compressed_are_found_too(tmp_path):
+    write_acdc_patient(tmp_path / "acdc", 1, cine=True)
+    write_chd_case(tmp_path / "chd", 1001)
+    packed = [reader(tmp_path / name) for name, reader in (("acdc", read_acdc), ("chd", read_chd))]
+    before = [read_volume(case).image for cases in packed for case in cases]
+    for file in sorted(tmp_path.rglob("*.nii.gz")):
+        file.with_suffix("").write_bytes(gzip.decompress(file.read_bytes()))
+        file.unlink()
+    unpacked = [reader(tmp_path / name) for name, reader in (("acdc", read_acdc), ("chd", read_chd))]
+    assert [[case.id for case in cases] for cases in unpacked] == [[case.id for case in cases] for cases in packed]
+    assert all(case.image.suffix == ".nii" for cases in unpacked for case in cases)
+    assert all(case.label is None or case.label.suffix == ".nii" for cases in unpacked for case in cases)
+    after = [read_volume(case).image for cases in unpacked for case in cases]
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_of_two_files_of_one_frame_the_compressed_one_is_taken_and_of_one_scan_neither(tmp_path):
+    folder = write_acdc_patient(tmp_path / "acdc", 1)
+    (folder / "patient001_frame02.nii").write_bytes(b"something else")
+    assert all(case.image.suffix == ".gz" for case in read_acdc(tmp_path / "acdc"))
+    write_chd_case(tmp_path / "chd", 1001)
+    (tmp_path / "chd" / "ct_1001_image.nii").write_bytes(b"")
+    with pytest.raises(ValueError, match="ct_1001_image.nii.* is a second file of ct_1001"):
+        read_chd(tmp_path / "chd")
 
 
 def test_patient_without_any_truth_is_unlabelled(tmp_path):
