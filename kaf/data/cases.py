@@ -36,10 +36,10 @@ class Layout:
 def read_acdc(root: str | Path, report: Report = stop) -> list[Case]:
     """Cases of a folder in the layout of the ACDC challenge, sorted by id (Bernard et al. 2018).
 
-    ``patientNNN/`` holds ``Info.cfg`` and, for the frames ED and ES named there,
-    ``patientNNN_frameFF.nii.gz`` with its truth ``..._gt.nii.gz``. Every other frame of an optional
-    ``patientNNN_4d.nii.gz`` is an unlabelled case. Any of them may lack the ending
-    ``.gz``. A patient may come without any truth, as in the challenge's first test set. Raises ``FileNotFoundError`` or ``ValueError`` for anything missing.
+    ``patientNNN/`` holds ``Info.cfg`` and, for the frames ED and ES named there, ``patientNNN_frameFF.nii.gz``
+    with its truth ``..._gt.nii.gz``. Every other frame of an optional ``patientNNN_4d.nii.gz`` is an unlabelled
+    case. Any of them may lack the ending ``.gz``. A patient may come without any truth, as in the challenge's
+    first test set. Raises ``FileNotFoundError`` or ``ValueError`` for anything missing.
     """
     root = Path(root)
     if not is_folder(root, report):
