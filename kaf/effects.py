@@ -22,10 +22,13 @@ def short(c: Comparison) -> str:
 
 
 @styled
-def forest_figure(found: Sequence[Comparison], noise: Mapping[tuple[str, int, str], Noise] | None = None) -> Figure:
+def forest_figure(found: Sequence[Comparison], noise: Mapping[tuple[str, int, str], Noise] | None = None,
+                  versus: bool = False) -> Figure:
     """Differences in Dice with their 95 % intervals: a line for each comparison.
 
-    A panel holds neighbours that share reference, place, patients, number and length of trainings, and says so.
+    A panel holds neighbours that share reference, place, patients, number and length of trainings, and says so. With
+    ``versus`` it holds neighbours that share data set, scale and protocol, and on its right each line names its
+    reference and M, with the numbers of patients and trainings in brackets.
     Hollow markers are differences that are not shown. ``noise`` is that of :func:`kaf.noise.noise_by_place`; where it
     is known, a grey bar behind the line holds 95 % of the differences that luck alone makes of as many trainings; it
     may go on beyond the axis.
@@ -33,16 +36,18 @@ def forest_figure(found: Sequence[Comparison], noise: Mapping[tuple[str, int, st
     """
     if not found:
         raise ValueError("there is no comparison to show; are these settings recorded?")
-    groups = [(key, list(lines)) for key, lines in groupby(found, key=_alike)]
+    groups = [(name, list(lines)) for name, lines in groupby(found, key=_place if versus else _shared)]
     heights = [len(lines) * LINE + MARGIN for _, lines in groups]
     figure, axes = plt.subplots(len(groups), 1, figsize=(WIDTH, sum(heights) + 0.3), dpi=DPI, layout="constrained",
                                 squeeze=False, sharex=True, gridspec_kw={"height_ratios": heights})
     plt.close(figure)
-    for ax, ((reference, where, patients, runs, _), lines) in zip(axes.flat, groups, strict=True):
+    for ax, (name, lines) in zip(axes.flat, groups, strict=True):
         _lines(ax, lines, noise or {})
-        ax.set_xlabel(f"difference in Dice from {reference}\n"
-                      f"{where}, {patients} patients, {runs} training{'s' * (runs > 1)} each")
+        ax.set(xlabel=name[0], yticks=range(len(lines)), yticklabels=[c.label if versus else short(c) for c in lines])
         ax.tick_params(labelbottom=True)
+        if versus:
+            against = [f"{c.reference}, M = {_m(c)} ({c.patients}, {c.runs})" for c in lines]
+            ax.secondary_yaxis("right").set(yticks=range(len(lines)), yticklabels=against)
     if noise:  # a floor wider than all there is to see must not hide it
         reach = 1.25 * max(abs(end) for c in found for end in (c.low, c.high))
         axes.flat[0].set_xlim(-reach, reach)
@@ -52,9 +57,19 @@ def forest_figure(found: Sequence[Comparison], noise: Mapping[tuple[str, int, st
     return figure
 
 
-def _alike(c: Comparison) -> tuple[str, str, int, int, int]:
-    """What the lines of a panel share."""
-    return c.reference, c.where, c.patients, c.runs, c.steps
+def _shared(c: Comparison) -> tuple[str, int]:
+    """What the lines of a panel share, in words, and their steps, which are not said."""
+    return (f"difference in Dice from {c.reference}\n"
+            f"{c.where}, {c.patients} patients, {c.runs} training{'s' * (c.runs > 1)} each"), c.steps
+
+
+def _m(c: Comparison) -> str:
+    return c.where.partition(", M = ")[2].partition(", ")[0]
+
+
+def _place(c: Comparison) -> tuple[str]:
+    """What the lines of a panel share whose references differ, in words."""
+    return (f"difference in Dice from what stands on the right\n{c.where.replace(f', M = {_m(c)}', '')}",)
 
 
 def _lines(ax: Axes, lines: Sequence[Comparison], noise: Mapping[tuple[str, int, str], Noise]) -> None:
@@ -66,7 +81,7 @@ def _lines(ax: Axes, lines: Sequence[Comparison], noise: Mapping[tuple[str, int,
         colour, marker = LOOKS[c.verdict]
         ax.errorbar(c.difference, y, xerr=[[c.difference - c.low], [c.high - c.difference]], color=colour,
                     marker=marker, mfc=_filling(c.verdict, colour), ms=7, capsize=3, lw=1.6)
-    ax.set(yticks=range(len(lines)), yticklabels=[short(c) for c in lines], ylim=(len(lines) - 0.4, -0.6))
+    ax.set(ylim=(len(lines) - 0.4, -0.6))
     ax.grid(axis="x", lw=0.5, color="0.88")
 
 

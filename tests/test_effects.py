@@ -41,6 +41,19 @@ def test_comparisons_over_other_patients_or_trainings_have_a_panel_of_their_own(
         "16 patients, 1 training each", "80 patients, 5 trainings each", "16 patients, 2 trainings each"]
 
 
+def test_lines_with_references_of_their_own_name_them_on_the_right():
+    few = replace(OTHER, where="acdc, scale smoke, M = 2", patients=80, runs=5)
+    inner = replace(BETTER, where="acdc, scale smoke, M = 6, protocol: inner")
+    figure = forest_figure([BETTER, few, inner], versus=True)
+    panels = [ax for ax in figure.axes if ax.get_xlabel()]
+    assert [ax.get_xlabel().split("\n")[1] for ax in panels] == ["acdc, scale smoke",
+                                                                 "acdc, scale smoke, protocol: inner"]
+    assert [[label.get_text() for label in ax.get_yticklabels()] for ax in panels] == [
+        ["KAF: level 1", "KAF: level 2"], ["KAF: level 1"]]
+    right = [[label.get_text() for label in ax.child_axes[0].get_yticklabels()] for ax in panels]
+    assert right == [["KAF, M = 6 (16, 1)", "UNet, M = 2 (80, 5)"], ["KAF, M = 6 (16, 1)"]]
+
+
 def test_only_what_is_shown_is_filled():
     first, second = lines_of(forest_figure([BETTER, NOTHING]).axes[0])
     assert to_hex(first.get_markerfacecolor()) == to_hex(LOOKS["better"][0])
