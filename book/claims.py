@@ -6,6 +6,7 @@ the configuration that the library resolves today: without such runs an entry is
 
 import sys
 from collections.abc import Mapping
+from itertools import groupby
 from math import isnan
 from pathlib import Path
 
@@ -14,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, for book/ an
 from book.dress import BOOK, CHAPTERS
 from book.entries import PARTS, Entry
 from book.facts import AFTER_2500, LONG_PRETRAINING, LONGER, PRETRAINED, SCRATCH, STRONGER, TAUGHT, UNET, WIDE, evidence
-from book.findings import as_it_is, luck, luck_of, measure, sizes_of, still_open, verdict_of
+from book.findings import OPEN, as_it_is, luck, luck_of, measure, sizes_of, still_open, verdict_of
 from kaf.files import replacing
 from kaf.noise import Noise, in_words, luck_in_words, noise_floor
 from kaf.records import FOLDER, lineage
@@ -46,23 +47,39 @@ def anchor(entry: Entry) -> str:
 
 
 def in_short(records: Path) -> list[str]:
-    """The main comparisons, a line for each place."""
-    lines = ["## In short", "", "| | | where | difference in Dice (95 % over patients) | over trainings | entry |",
-             "|---|---|---|---|---|---|"]
+    """The main questions, each with what its comparisons say, and these as a table that is folded."""
+    lines, rows = ["## In short", ""], []
     entries = {entry.key: entry for entries in PARTS.values() for entry in entries}
     for question, key, label, reference in MAIN:
         pair = {label, reference}
         found = [c if c.label == label else c.flipped for c in measure(entries[key], records)
                  if {c.label, c.reference} == pair]
-        for c in found:
-            steps = f", {c.steps} steps" if c.steps else ""
-            trainings = f"{c.runs} training{'s' * (c.runs > 1)}"
-            cells = (question, f"{label} against {reference}", f"{c.where}{steps}, {c.patients} patients, {trainings}",
-                     f"{c.difference:+.3f} ({c.low:+.3f} to {c.high:+.3f}), p = {p_value(c.p)}: {c.verdict}",
-                     luck_in_words(c, luck(records)), f"[{key}](#{anchor(entries[key])})")
-            lines.append(f"| {' | '.join(cells)} |")
-            question = ""
-    return [*lines, "", meaning(records), "", "How far the best of them goes, beside the paper: [D9](#entry-d9).", ""]
+        if found:
+            lines.append(f"- **{question}** {label} against {reference}: {by_verdict(found, luck(records))} "
+                         f"([{key}](#{anchor(entries[key])}))")
+        rows += found
+    head = [f"- {open_}" for open_ in [OPEN] if not rows]
+    return [*lines, *head, "", meaning(records), "",
+            "How far the best of them goes, beside the paper: [D9](#entry-d9).", "",
+            ":::{dropdown} The differences", *table(rows, luck(records)), ":::", ""]
+
+
+def by_verdict(found: list[Comparison], noise: Mapping[tuple[str, int, str], Noise]) -> str:
+    """Where comparisons of one pair say what, such as ``*better* at scale smoke with M = 6, 20; *worse* at ...``."""
+    said: dict[str, dict[str, list[str]]] = {}
+    for c in found:
+        over = luck_in_words(c, noise)
+        verdict = f"*{c.verdict}*" + (f" (over trainings: {over})" if over else "")
+        scale = c.where.split(", ")[1]
+        said.setdefault(verdict, {}).setdefault(scale, []).append(c.m)
+    return "; ".join(f"{verdict} " + " and ".join(f"at {scale} with M = {', '.join(ms)}" for scale, ms in at.items())
+                     for verdict, at in said.items())
+
+
+def signed(value: float) -> str:
+    """A difference in Dice; what rounds to nothing has no sign."""
+    text = f"{value:+.3f}"
+    return text.lstrip("+-") if float(text) == 0 else text
 
 
 def meaning(records: Path) -> str:
@@ -102,16 +119,23 @@ def told(entry: Entry, found: list[Comparison], records: Path) -> str:
 
 
 def table(found: list[Comparison], noise: Mapping[tuple[str, int, str], Noise]) -> list[str]:
-    """Comparisons as the lines of a table, beside the noise floor where ``noise`` has one."""
-    lines = ["| | against | where | patients | trainings | difference in Dice | 95 % over patients | p (Holm) | "
-             "95 % over trainings | noise floor | |", "|---|---|---|---|---|---|---|---|---|---|---|"]
-    for c in found:
-        floor, (low, high) = noise_floor(c, noise), c.over_runs
-        told = in_words(c, noise) if c.testable else "too few patients to show any"
-        lines.append(f"| {c.label} | {c.reference} | {c.where} | {c.patients} | {c.runs} | {c.difference:+.3f} | "
-                     f"{c.low:+.3f} to {c.high:+.3f} | {p_value(c.p)} | "
-                     f"{'' if isnan(low) else f'{low:+.3f} to {high:+.3f}'} | "
-                     f"{'related' if c.related else '' if isnan(floor) else f'{floor:.3f}'} | {told} |")
+    """Comparisons as lines, a table for each data set and scale, beside the noise floor where ``noise`` has one."""
+    lines = []
+    places = {c: ", ".join(c.where.split(", ")[:2]) for c in found}
+    known = list(dict.fromkeys(places.values()))
+    for at, some in groupby(sorted(found, key=lambda c: known.index(places[c])), key=places.get):
+        lines += ["", f"On {at}:", "", "| | verdict | difference in Dice (95 % over patients) | p (Holm) | "
+                  "95 % over trainings | noise floor | patients | trainings |", "|---|---|---|---|---|---|---|---|"]
+        for c in some:
+            floor, (low, high) = noise_floor(c, noise), c.over_runs
+            told = in_words(c, noise) if c.testable else "too few patients to show any"
+            here = ", ".join(c.where.split(", ")[2:]) + (f", {c.steps} steps" if c.steps else "")
+            p = p_value(c.p).replace("-", "\u2011")  # a hyphen at which no line breaks
+            lines.append(f"| {c.label} against {c.reference}, {here} | {told} | "
+                         f"{signed(c.difference)} ({signed(c.low)} to {signed(c.high)}) | {p} | "
+                         f"{'' if isnan(low) else f'{signed(low)} to {signed(high)}'} | "
+                         f"{'related' if c.related else '' if isnan(floor) else f'{floor:.3f}'} | "
+                         f"{c.patients} | {c.runs} |")
     return lines
 
 
@@ -126,7 +150,7 @@ def section(entry: Entry, records: Path) -> list[str]:
                                    still_open(entry, records) if found else "", facts)))
     lines = [f"({anchor(entry)})=", f"### {entry.key}. {entry.text}", "", words]
     if found:
-        lines += ["", *table(found, luck(records))]
+        lines += table(found, luck(records))
     grids = list(dict.fromkeys([*(trial.grid for trial in entry.trials), *entry.grids]))
     if entry.command:
         lines += ["", f"Command: `{entry.command}`, in `book`."]
@@ -156,9 +180,10 @@ READING = """(how-a-verdict-is-found)=
 Every comparison is paired over patients. *Better* and *worse* mean that the mean difference in Dice has a 95 %
 bootstrap interval without 0 and a Wilcoxon test below .05 after Holm's correction for all comparisons of the entry;
 anything else is *no difference shown*, which is not the same as no difference. A few patients cannot show any, and are
-left out of the correction. Chapters correct for the comparisons that they print together; where a p near .05 falls on
-the other side there, this page counts. Holm's correction is for one entry; over a page with so many of them, a few
-verdicts will be false.
+left out of the correction. One comparison may stand in several entries: all of them have the largest of its p values,
+so that it has one verdict. Chapters correct for the comparisons that they print together; where a verdict differs
+there, this page counts. Holm's correction is for one entry; over a page with so many of them, a few verdicts will be
+false.
 
 Of corrupted images the differences are in the Dice that is lost, and *better* is to lose less.
 
@@ -210,8 +235,8 @@ def twins(records: Path) -> str:
              for pair in zip(measure(entry, records), measure(entry, records, TWINS), strict=True)]
     few, many = (max((abs(a.difference - b.difference) for a, b in pairs if (a.patients > 16) == more), default=0.0)
                  for more in (False, True))
-    changed = "\n".join(f"- {a.label} against {a.reference} ({a.where}) is then: {b.verdict}"
-                        for a, b in pairs if a.verdict != b.verdict)
+    changed = "\n".join(dict.fromkeys(f"- {a.label} against {a.reference} ({a.where}): {a.verdict}, then {b.verdict}"
+                                      for a, b in pairs if a.verdict != b.verdict))
     return f"""Two patients of ACDC, 074 and 076, hold the same images with other labels, as
 `python -m kaf.data.check acdc DIR` says, and lie in different folds. Where one is tested, no training takes the other
 ({{func}}`~kaf.data.splits.without_twins`). The rule is younger than some records: in {seen} of {runs} runs pretraining

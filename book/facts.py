@@ -9,8 +9,10 @@ import pandas as pd
 from scipy.stats import kruskal
 
 from book.dress import CHAPTERS
+from kaf.anatomy import within
 from kaf.evaluate import pooled_dice, summarise
 from kaf.expected import read_paper
+from kaf.files import read_json
 from kaf.monitors import COLLAPSED
 from kaf.records import COST, Cost, Record, read_costs
 from kaf.report import p_value, read_numbers
@@ -112,6 +114,27 @@ def gain_by_group(records: Path) -> str:
             parts.append(f"M = {m} p = {p_value(kruskal(*gains).pvalue)}")
     return f"Whether the gain from pretraining differs between the groups: {', '.join(parts)} (Kruskal and Wallis)." \
         if parts else ""
+
+
+def likeness_by_group(records: Path) -> str:
+    """How alike the anatomy of slices is that L_pcl takes to be alike, by group and without any training."""
+    if not (records / "anatomy.csv").is_file():
+        return ""
+    rows, threshold = pd.read_csv(records / "anatomy.csv"), read_json(records / "anatomy.json")["threshold"]
+    patients = within(rows, threshold)
+    means = patients.groupby("group")[["near", "far"]].mean()
+    each = ", ".join(f"{group} {near:.2f} and {far:.2f}" for group, (near, far) in means.iterrows())
+    gains = [some["near"] - some["far"] for _, some in patients.groupby("group")]
+    return (f"Dice of the labels of two slices of different patients, hearts centred, closer than {threshold:g} in "
+            f"position and farther apart: {each}. The closer ones are more alike in {int((pd.concat(gains) > 0).sum())} "
+            f"of {len(patients)} patients; by how much differs between the groups, p = "
+            f"{p_value(kruskal(*gains).pvalue)} (Kruskal and Wallis; `anatomy`, made by "
+            "`python -m kaf.anatomy stores/STORE`).")
+
+
+def pathology(records: Path) -> str:
+    """What entry L2 has besides its comparisons."""
+    return " ".join(filter(None, (likeness_by_group(records), gain_by_group(records))))
 
 
 def _collapses() -> tuple[bool, bool]:

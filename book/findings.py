@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from book.entries import Entry
+from book.entries import PARTS, Entry
 from book.facts import SCRATCH, evidence
 from kaf.config import restore
 from kaf.finetune import get_method
@@ -25,7 +25,30 @@ FAIR = ": as many steps"  # of a reference that was trained for as long as both 
 
 @cache
 def measure(entry: Entry, records: Path, without: frozenset[str] = frozenset()) -> list[Comparison]:
-    """All comparisons of an entry, their p values corrected together; made once. Patients ``without`` do not count."""
+    """All comparisons of an entry, their p values corrected together; made once. Patients ``without`` do not count.
+
+    Of a comparison that stands in several entries of the page, all have the largest of its p values.
+    """
+    largest = _largest_p(records, without)
+    return [replace(c, p=max(c.p, largest.get(_pair(c), 0.0))) for c in _corrected(entry, records, without)]
+
+
+def _pair(c: Comparison) -> tuple[frozenset[str], str]:
+    """What a comparison shares with the same one elsewhere, from whichever side that is told."""
+    return frozenset((c.label, c.reference)), c.where
+
+
+@cache
+def _largest_p(records: Path, without: frozenset[str]) -> dict[tuple[frozenset[str], str], float]:
+    found: dict[tuple[frozenset[str], str], float] = {}
+    for entry in (entry for entries in PARTS.values() for entry in entries):
+        for c in _corrected(entry, records, without):
+            found[_pair(c)] = max(c.p, found.get(_pair(c), 0.0))
+    return found
+
+
+@cache
+def _corrected(entry: Entry, records: Path, without: frozenset[str]) -> list[Comparison]:
     found = []
     for trial in entry.trials:
         rows = evidence(trial.grid, records).rows

@@ -46,7 +46,7 @@ def forest_figure(found: Sequence[Comparison], noise: Mapping[tuple[str, int, st
         ax.set(xlabel=name[0], yticks=range(len(lines)), yticklabels=[c.label if versus else short(c) for c in lines])
         ax.tick_params(labelbottom=True)
         if versus:
-            against = [f"{c.reference}, M = {_m(c)} ({c.patients}, {c.runs})" for c in lines]
+            against = [f"{c.reference}, M = {c.m} ({c.patients}, {c.runs})" for c in lines]
             ax.secondary_yaxis("right").set(yticks=range(len(lines)), yticklabels=against)
     if noise:  # a floor wider than all there is to see must not hide it
         reach = 1.25 * max(abs(end) for c in found for end in (c.low, c.high))
@@ -63,13 +63,9 @@ def _shared(c: Comparison) -> tuple[str, int]:
             f"{c.where}, {c.patients} patients, {c.runs} training{'s' * (c.runs > 1)} each"), c.steps
 
 
-def _m(c: Comparison) -> str:
-    return c.where.partition(", M = ")[2].partition(", ")[0]
-
-
 def _place(c: Comparison) -> tuple[str]:
     """What the lines of a panel share whose references differ, in words."""
-    return (f"difference in Dice from what stands on the right\n{c.where.replace(f', M = {_m(c)}', '')}",)
+    return (f"difference in Dice from what stands on the right\n{c.place}",)
 
 
 def _lines(ax: Axes, lines: Sequence[Comparison], noise: Mapping[tuple[str, int, str], Noise]) -> None:

@@ -47,6 +47,16 @@ class Comparison:
         return "no difference shown"
 
     @property
+    def m(self) -> str:
+        """Number of labelled patients, as ``where`` has it."""
+        return self.where.partition(", M = ")[2].partition(", ")[0]
+
+    @property
+    def place(self) -> str:
+        """Data set, scale and protocol: ``where`` without M."""
+        return self.where.replace(f", M = {self.m}", "")
+
+    @property
     def shown(self) -> bool:
         """Whether the verdict is of a difference."""
         return self.verdict != "no difference shown"
