@@ -125,11 +125,11 @@ def likeness_by_group(records: Path) -> str:
     means = patients.groupby("group")[["near", "far"]].mean()
     each = ", ".join(f"{group} {near:.2f} and {far:.2f}" for group, (near, far) in means.iterrows())
     gains = [some["near"] - some["far"] for _, some in patients.groupby("group")]
+    more = int((pd.concat(gains) > 0).sum())
     return (f"Dice of the labels of two slices of different patients, hearts centred, closer than {threshold:g} in "
-            f"position and farther apart: {each}. The closer ones are more alike in {int((pd.concat(gains) > 0).sum())} "
-            f"of {len(patients)} patients; by how much differs between the groups, p = "
-            f"{p_value(kruskal(*gains).pvalue)} (Kruskal and Wallis; `anatomy`, made by "
-            "`python -m kaf.anatomy stores/STORE`).")
+            f"position and farther apart: {each}. The closer ones are more alike in {more} of {len(patients)} "
+            f"patients; whether by as much in every group: p = {p_value(kruskal(*gains).pvalue)} (Kruskal and Wallis; "
+            "record `anatomy`, made by `python -m kaf.anatomy stores/STORE`).")
 
 
 def pathology(records: Path) -> str:
