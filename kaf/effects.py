@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kaf.canvas import DPI, WIDTH, looks, styled
-from kaf.noise import Noise, noise_floor
+from kaf.noise import Noise, below_floor, noise_floor
 from kaf.verdicts import Comparison
 
 LOOKS = looks(("better", "worse", "no difference shown"))
+HALF = {"fillstyle": "left", "markerfacecoloralt": "white"}
 LINE, MARGIN = 0.27, 0.75  # inches of a line, and of what each panel has besides
 
 
@@ -28,10 +29,10 @@ def forest_figure(found: Sequence[Comparison], noise: Mapping[tuple[str, int, st
 
     A panel holds neighbours that share reference, place, patients, number and length of trainings, and says so. With
     ``versus`` it holds neighbours that share data set, scale and protocol, and on its right each line names its
-    reference and M, with the numbers of patients and trainings in brackets.
-    Hollow markers are differences that are not shown. ``noise`` is that of :func:`kaf.noise.noise_by_place`; where it
-    is known, a grey bar behind the line holds 95 % of the differences that luck alone makes of as many trainings; it
-    may go on beyond the axis.
+    reference and M, with the numbers of patients and trainings in brackets. Hollow markers are differences that are
+    not shown, half-filled ones are shown but below the noise floor. ``noise`` is that of
+    :func:`kaf.noise.noise_by_place`; where it is known, a grey bar behind the line holds 95 % of the differences that
+    luck alone makes of as many trainings; it may go on beyond the axis.
     Raises ``ValueError`` without any comparison.
     """
     if not found:
@@ -53,7 +54,9 @@ def forest_figure(found: Sequence[Comparison], noise: Mapping[tuple[str, int, st
         axes.flat[0].set_xlim(-reach, reach)
     handles = [Line2D([], [], ls="", color=colour, marker=marker, mfc=_filling(name, colour), label=name)
                for name, (colour, marker) in LOOKS.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    if any(below_floor(c, noise or {}) for c in found):
+        handles.append(Line2D([], [], ls="", color="0.35", marker="o", label="below the noise floor", **HALF))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
 
@@ -75,8 +78,9 @@ def _lines(ax: Axes, lines: Sequence[Comparison], noise: Mapping[tuple[str, int,
         if (floor := noise_floor(c, noise)) == floor:
             ax.barh(y, 2 * floor, 0.9, left=-floor, color="0.9", zorder=0)
         colour, marker = LOOKS[c.verdict]
+        look = HALF if below_floor(c, noise) else {}
         ax.errorbar(c.difference, y, xerr=[[c.difference - c.low], [c.high - c.difference]], color=colour,
-                    marker=marker, mfc=_filling(c.verdict, colour), ms=7, capsize=3, lw=1.6)
+                    marker=marker, mfc=_filling(c.verdict, colour), ms=7, capsize=3, lw=1.6, **look)
     ax.set(ylim=(len(lines) - 0.4, -0.6))
     ax.grid(axis="x", lw=0.5, color="0.88")
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.container import ErrorbarContainer
 
 from kaf.effects import LOOKS, forest_figure, short
 from kaf.noise import Noise, noise_floor
@@ -15,7 +16,7 @@ OTHER = replace(NOTHING, reference="UNet")
 
 
 def lines_of(ax):
-    return [container.lines[0] for container in ax.containers]
+    return [container.lines[0] for container in ax.containers if isinstance(container, ErrorbarContainer)]
 
 
 def test_a_label_keeps_its_method_beside_another_one():
@@ -58,6 +59,15 @@ def test_only_what_is_shown_is_filled():
     first, second = lines_of(forest_figure([BETTER, NOTHING]).axes[0])
     assert to_hex(first.get_markerfacecolor()) == to_hex(LOOKS["better"][0])
     assert second.get_markerfacecolor() == "white"
+
+
+def test_what_is_shown_but_may_be_luck_is_half_filled():
+    line = replace(BETTER, steps=400)
+    for spread, style in ((1.0, "left"), (1e-6, "full")):
+        figure = forest_figure([line], {(BETTER.where, 400, "KAF"): Noise(spread, 3)})
+        assert lines_of(figure.axes[0])[0].get_fillstyle() == style
+        words = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert ("below the noise floor" in words) == (style == "left")
 
 
 def test_the_bar_is_what_luck_makes_of_as_many_runs():

@@ -68,7 +68,8 @@ def test_entry_points_take_what_the_readme_passes(name):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=by_name)
 def test_nbval_compares_what_does_not_hang_on_the_last_bits_of_a_training(path):
     """Counts and words that follow from one may differ between processors; their numbers have tolerances."""
-    allowed = ("def setup(", "spread_table(", 'table.set_index(["method", "m"])[distances]')
+    allowed = ("def setup(", "spread_table(", 'table.set_index(["method", "m"])[distances]',
+               "to see a difference of .02")
     ignored = [cell.source for cell in checks.code(read(path)) if "nbval-ignore-output" in checks.tags(cell)]
     assert not [source for source in ignored if not any(words in source for words in allowed)]
 
