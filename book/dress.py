@@ -31,13 +31,12 @@ def repository() -> tuple[str, str]:
 
 
 def badges(name: str) -> str:
-    """One line: open in Colab, download, minutes, memory, hardware."""
+    """One line: open in Colab, minutes, memory, hardware."""
     (url, branch), facts = repository(), read_chapters()[name]
-    file = f"{branch}/book/chapters/{name}.ipynb"
-    colab = f"https://colab.research.google.com/github{urlsplit(url).path}/blob/{file}"
+    where = f"{urlsplit(url).path}/blob/{branch}/book/chapters/{name}.ipynb"
+    colab = f"https://colab.research.google.com/github{where}"
     minutes = f"{facts['minutes']:g} minute{'' if facts['minutes'] == 1 else 's'}"
-    return (f"[Open in Colab]({colab}) · [Download]({url}/raw/{file}) · {minutes} · "
-            f"{facts['gigabytes']:g} GB of memory · {HARDWARE}")
+    return f"[Open in Colab]({colab}) · {minutes} · {facts['gigabytes']:g} GB of memory · {HARDWARE}"
 
 
 def setup() -> str:

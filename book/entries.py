@@ -181,7 +181,7 @@ PARTS = {
               (Trial("length", (f"{WIDE}: brief", f"{SCRATCH}: brief", f"{PRETRAINED}: brief"), f"{UNET}: brief"),
                *(Trial("length", (LONG_PRETRAINING,), f"{method}: brief")
                  for method in (PRETRAINED, SCRATCH, UNET))), "07_ablations", facts=failed_training(2, 6)),
-        Entry("D14", "What do patients set aside from training say of augmentation, loss, fusion, a mean of the weights "
+        Entry("D14", "What do patients set aside from training say of augmentation, loss, fusion, a mean of weights "
               "and mirrored prediction?",
               (Trial("recipes", settings(UNET, "half the augmentation", STRONGER, "no augmentation",
                                          "cross-entropy", "mean of weights", "predicted mirrored too",
