@@ -21,6 +21,7 @@ import torch
 
 from benchmarks import record
 from benchmarks.workload import NETWORKS, interleaved
+from kaf.config import PredictConfig
 from kaf.data.cases import Case, get_layout, read_volume, write_labels
 from kaf.data.grid import store_shape
 from kaf.data.pairs import collate
@@ -43,7 +44,7 @@ def make_segmenter(name: str, options: argparse.Namespace) -> Segmenter:
     structures = get_layout("acdc").structures
     device = torch.device(options.device)
     model = build_network(network, len(structures) + 1, options.width, layers).eval().to(device)
-    return Segmenter(model, SETTINGS, structures, options.size, options.points, device)
+    return Segmenter(model, SETTINGS, structures, options.size, options.points, device, PredictConfig())
 
 
 @torch.inference_mode()
@@ -119,7 +120,8 @@ def main(arguments: list[str] | None = None) -> None:
         slices = read_volume(Case("", "", "", "", image)).image.shape[0]
         rows = rows_of(image, Path(folder), options)
     data = "phantom" if options.image is None else options.data
-    record.finish(f"inference, {data}", rows, options.record, data=data, slices=slices,
+    where = "" if options.device == "cpu" else f", {options.device}"  # the page on cost shows a processor
+    record.finish(f"inference, {data}{where}", rows, options.record, data=data, slices=slices,
                   size=options.size, width=options.width, device=options.device)
 
 

@@ -71,9 +71,7 @@ def outcome(kind: str, folder: Path) -> dict[str, str]:
         return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     (run,) = map(open_run, folder.glob("[!.]*"))
     state = run.load()
-    tensors = {"model": state["model"], **state["optimiser"]["state"]}
-    found = {f"{part} {name}": hashlib.sha256(value.numpy().tobytes()).hexdigest()
-             for part, values in tensors.items() for name, value in values.items()}
+    found = {name: hashlib.sha256(value.numpy().tobytes()).hexdigest() for name, value in state["model"].items()}
     return found | {"log": (run.folder / "log.csv").read_text(), "step": str(state["step"])}
 
 

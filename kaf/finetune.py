@@ -14,7 +14,7 @@ from kaf.config import Experiment, FinetuneConfig, digest, used_by
 from kaf.data.augment import augment
 from kaf.data.pairs import EpochSampler, SliceDataset, read_batches
 from kaf.data.store import SliceSample, Store
-from kaf.loop import fit, make_fabric, step_generator
+from kaf.loop import enough_memory, fit, make_fabric, step_generator
 from kaf.networks import build_network
 from kaf.pretrain import fingerprint, load_pretrained
 from kaf.processes import gather, rank, share, world
@@ -114,9 +114,9 @@ def finetune(experiment: Experiment, store: Store, patients: Collection[str], ru
         store.verify(volumes)
         sampler = EpochSampler(len(dataset), config.optim.batch, experiment.seed, start=start, stop=steps,
                                part=share(config.optim.batch))
-        return iter(read_batches(dataset, sampler, workers))
+        return iter(read_batches(dataset, sampler, workers, fabric.device))
 
-    with my_turn(run):
+    with my_turn(run), enough_memory("finetune", config.optim):
         with fabric.rank_zero_first():
             take_over(run)
         fit(run, fabric, network, config.optim, steps, batches, SegmentationLoss(config, experiment.seed),

@@ -4,6 +4,8 @@ A layer sits behind one encoder block. Its feature map has stride ``2**level``; 
 pixel ``p`` lies at ``(p + 0.5) / stride - 0.5`` on that map, pixel centres at integers as everywhere.
 """
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -114,6 +116,18 @@ def sparse_conv3x3(tokens: Tensor, cell: Tensor, weight: Tensor, height: int, wi
     return bias.index_add(0, target.flatten(), parts).view(batch, height, width, out).permute(0, 3, 1, 2)
 
 
+def add_positions(tokens: Tensor, mlp: TokenMLP, relative: Tensor, valid: Tensor) -> Tensor:
+    """Tokens ``(B, K, d)`` plus ``mlp`` of their relative places ``(B, K, 2)``, which it sees in full precision.
+
+    In bfloat16 places near the border of a slice of 224 pixels would be .6 pixels apart.
+    """
+    device = relative.device.type
+    full = torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+    with full:
+        position = mlp(relative, valid)
+    return tokens + position.to(tokens.dtype)
+
+
 class KAFLayer(nn.Module):
     """Keypoint-augmented fusion of a feature map ``(B, C, H, W)`` with its keypoints (section 3.1).
 
@@ -153,7 +167,7 @@ class KAFLayer(nn.Module):
         gather = gather_nearest if self.gather == "nearest" else gather_bilinear
         height, width = feature.shape[2:]
         relative = torch.stack([xy[..., 0] - width / 2, xy[..., 1] - height / 2], -1) / (0.7 * max(height, width))
-        return self.embed(gather(feature, xy)) + self.position(relative, valid)
+        return add_positions(self.embed(gather(feature, xy)), self.position, relative, valid)
 
     def diffuse(self, tokens: Tensor, cell: Tensor, valid: Tensor, height: int, width: int) -> Tensor:
         """Scatter mixed tokens and spread them with two convolutions: ``(B, C, H, W)``."""

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from kaf.correspondence import log_sinkhorn
+from kaf.fusion import add_positions
 from kaf.keypoints import Keypoints
 from kaf.mixers import TokenMLP, make_block
 
@@ -87,4 +88,4 @@ class MatchHead(nn.Module):
 
     def _place(self, tokens: Tensor, points: Keypoints, size: int) -> Tensor:
         relative = (points.xy - size / 2) / (0.7 * size)
-        return tokens + self.position(relative, points.valid)
+        return add_positions(tokens, self.position, relative, points.valid)

@@ -7,7 +7,8 @@ GPU adds in an order of its own).
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -51,13 +52,19 @@ def make_fabric(device: str = "auto", devices: int = 1, num_nodes: int = 1, prec
     if there and not there():
         raise ValueError(f"device {device!r} was asked for, but torch {torch.__version__} finds none here: take 'auto' "
                          "or 'cpu', or install the build of torch for it")
-    if device == "auto":  # Fabric's own choice would prefer mps
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = chosen_device(device)
     if min(devices, num_nodes) < 1:
         raise ValueError(f"devices and num_nodes are counts of 1 or more, got {devices} and {num_nodes}")
     if devices * num_nodes > 1:
         return _join(device, devices, num_nodes, precision)
     return Fabric(accelerator=device, devices=1, plugins=[_precision(device, precision)])
+
+
+def chosen_device(device: str) -> str:
+    """What ``auto`` means on this machine; any other of :data:`DEVICES` is itself."""
+    if device == "auto":  # Fabric's own choice would prefer mps
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
 
 
 def _precision(device: str, precision: str) -> Precision:
@@ -123,17 +130,31 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
 
 
+@contextmanager
+def enough_memory(part: str, optim: OptimConfig) -> Iterator[None]:
+    """Where a device has too little memory for a batch, say what makes it smaller; ``part`` is that of an experiment.
+
+    Raises ``torch.OutOfMemoryError``.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise torch.OutOfMemoryError(
+            f"{part} with {optim.batch} in a batch takes more memory than the device has. Take a smaller scale or "
+            f"batch, for instance --set {part}__optim__batch={max(1, optim.batch // 2)}: that is another experiment, "
+            f"with a name of its own. Torch says: {error}") from error
+
+
 def fit(run: Run, fabric: Fabric, model: nn.Module, optim: OptimConfig, steps: int,
-        batches: Callable[[int], Iterable], loss: Loss, log_every: int = 10, title: str = "train",
-        compiled: bool = False) -> nn.Module:
+        batches: Callable[[int], Iterable], loss: Loss, log_every: int = 10, title: str = "train") -> nn.Module:
     """Train ``model`` for ``steps`` batches, resuming from the checkpoint of ``run``.
 
     ``batches(start)`` gives the batches from step ``start`` on; ``loss(model, batch, step)`` returns the
     loss and what to log. Saves every minute, at the end, and when asked to stop, by Ctrl-C or by the system (SIGTERM):
     then ``KeyboardInterrupt`` says how to go on. A loss or a weight that is not finite stops the run with
     ``FloatingPointError``, before it is logged or saved; the batch is kept as ``bad_batch.pt``. Between logging and
-    saving no step waits for the device. Of several processes only the first writes into ``run``. ``compiled`` hands
-    the network to ``torch.compile``.
+    saving no step waits for the device. Of several processes only the first writes into ``run``. What only a run that
+    goes on needs, such as the state of the optimiser, is not in the last checkpoint.
 
     Raises ``BlockingIOError`` where another process trains in the folder of ``run``, ``ValueError`` where its
     checkpoint is damaged or of another network, ``OSError`` where it cannot be written; the last one stays.
@@ -144,11 +165,11 @@ def fit(run: Run, fabric: Fabric, model: nn.Module, optim: OptimConfig, steps: i
         run.finish(state)  # the process that trained may have been killed after its last checkpoint
         return fabric.to_device(model)
     with run.alone():
-        return _train(run, fabric, model, optim, steps, batches, loss, log_every, title, compiled)
+        return _train(run, fabric, model, optim, steps, batches, loss, log_every, title)
 
 
 def _train(run: Run, fabric: Fabric, model: nn.Module, optim: OptimConfig, steps: int,
-           batches: Callable[[int], Iterable], loss: Loss, log_every: int, title: str, compiled: bool) -> nn.Module:
+           batches: Callable[[int], Iterable], loss: Loss, log_every: int, title: str) -> nn.Module:
     state = run.load()  # again: another process may have gone on until now
     start = state["step"] if state else 0
     if state:
@@ -159,10 +180,8 @@ def _train(run: Run, fabric: Fabric, model: nn.Module, optim: OptimConfig, steps
     precision = fabric.strategy.precision
     # With a scaled loss gradients are scaled back to be clipped; Fabric cannot do that with fused optimisers.
     optimiser = make_optimiser(model, optim, fused=getattr(precision, "scaler", None) is None)
-    if compiled:
-        model.compile()
     model, optimiser = fabric.setup(model, optimiser)
-    if state:
+    if state and start < steps:  # a finished run has none
         optimiser.load_state_dict(state["optimiser"])
         if scale := state.get("precision"):  # of fp16 alone: a run may go on where another precision is the fastest
             precision.load_state_dict(scale)
@@ -196,9 +215,10 @@ def _train(run: Run, fabric: Fabric, model: nn.Module, optim: OptimConfig, steps
                 continue
             watch.check()
             check_weights(run, model, batch, step - 1)
-            state = {"step": step, "steps": steps, "model": model.state_dict(),
-                     "optimiser": optimiser.state_dict(), "precision": precision.state_dict(),
-                     "seconds": clock.seconds(), "peak_memory_mb": peak_memory_mb(device)}
+            state = {"step": step, "steps": steps, "model": model.state_dict(), "seconds": clock.seconds(),
+                     "peak_memory_mb": peak_memory_mb(device)}
+            if step < steps:
+                state |= {"optimiser": optimiser.state_dict(), "precision": precision.state_dict()}
             run.save(state)
             if step == steps:
                 run.finish(state)  # not before: seconds say that a run is finished

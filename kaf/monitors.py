@@ -8,6 +8,7 @@ from torch import Tensor
 
 from kaf.keypoints import Keypoints, read_pixels
 
+MONITOR_EVERY = 10  # steps; to look at a figure a GPU has to finish all that it was given before
 COLLAPSED = 0.1  # a feature spread below this means that all slices have nearly the same feature
 FLAT = 0.98  # an attention entropy above this: as if nine in ten of 100 keypoints were looked at equally
 DARK = 0.1  # of the range of the image: below lies air, or nothing

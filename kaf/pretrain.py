@@ -17,15 +17,21 @@ from kaf.data.pairs import EpochSampler, PairDataset, PairSample, Window, flatte
 from kaf.data.store import Store
 from kaf.heads import BottleneckHead, KeypointHead, MatchHead
 from kaf.keypoints import Keypoints
-from kaf.loop import Loss, fit, make_fabric, step_generator
-from kaf.monitors import COLLAPSED, attention_entropy, background_share, feature_spread, image_entropies
+from kaf.loop import Loss, enough_memory, fit, make_fabric, step_generator
+from kaf.monitors import (
+    COLLAPSED,
+    MONITOR_EVERY,
+    attention_entropy,
+    background_share,
+    feature_spread,
+    image_entropies,
+)
 from kaf.networks import Encoder, UNet, build_network
 from kaf.processes import gather, rank, share, total, world
 from kaf.restoration import RestorationLoss, RestorationModel
 from kaf.rotation import RotationLoss, RotationModel
 from kaf.runs import Run, load_weights
 
-MONITOR_EVERY = 10  # steps
 VIEWS_OF_ONE_SLICE = {"pretrain__weights": (1.0, 0.0, 0.0), "pretrain__neighbour": (0.0, 0)}
 
 #: Kinds of pretraining by name, and what each changes in an experiment. All but ``kaf`` are those of a UNet, with
@@ -191,10 +197,11 @@ def pretrain(experiment: Experiment, store: Store, patients: Collection[str], ru
         store.verify(volumes)
         sampler = EpochSampler(len(dataset), config.optim.batch, experiment.seed, start=start, stop=steps,
                                part=share(config.optim.batch))
-        return iter(read_batches(dataset, sampler, workers))
+        return iter(read_batches(dataset, sampler, workers, fabric.device))
 
-    fit(run, fabric, model, config.optim, steps, batches, make_loss(config, experiment.seed),
-        MONITOR_EVERY, f"pretrain {network}")
+    with enough_memory("pretrain", config.optim):
+        fit(run, fabric, model, config.optim, steps, batches, make_loss(config, experiment.seed),
+            MONITOR_EVERY, f"pretrain {network}")
     return run
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from kaf.config import PretrainConfig
 from kaf.data.augment import augment
 from kaf.data.pairs import PairSample, flatten_pairs
+from kaf.data.warp import send
 from kaf.keypoints import Keypoints, read_pixels
 from kaf.loop import step_generator
 from kaf.networks import Decoder, Encoder, initialise
@@ -44,7 +45,7 @@ class RestorationLoss:
         image, keypoints = flatten_pairs(batch)
         image, keypoints, _ = augment(image, keypoints, None, config.augment, generator, share=(rank(), world()))
         shape = (world() * len(image), *image.shape[2:])
-        mask = draw_cells(shape, config.mask_cell, config.mask_share, generator).to(image.device)
+        mask = send(draw_cells(shape, config.mask_cell, config.mask_share, generator), image.device)
         own = mask[share(len(mask))]
         seen = keypoints.moved(keypoints.xy, ~read_pixels(own, keypoints.xy))
         restored = gather(model(image.masked_fill(own[:, None], 0.0), seen).float())

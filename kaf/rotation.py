@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from kaf.config import PretrainConfig
 from kaf.data.augment import augment
 from kaf.data.pairs import PairSample, flatten_pairs
+from kaf.data.warp import send
 from kaf.loop import step_generator
-from kaf.monitors import feature_spread
+from kaf.monitors import MONITOR_EVERY, feature_spread
 from kaf.processes import gather, rank, share, world
 
 
@@ -44,7 +45,10 @@ class RotationLoss:
         own = turns[share(len(turns))]
         turned = torch.stack([slice_.rot90(int(k), (1, 2)) for slice_, k in zip(image, own, strict=True)])
         logits, features = (gather(x.float()) for x in model(turned))
-        turns = turns.to(logits.device)
+        turns = send(turns, logits.device)
         loss = F.cross_entropy(logits, turns)
         right = (logits.argmax(1) == turns).float().mean()
-        return loss, {"rotation": loss.detach(), "right": right, "spread": feature_spread(features)}
+        logged = {"rotation": loss.detach(), "right": right}
+        if step % MONITOR_EVERY == 0:
+            logged["spread"] = feature_spread(features)
+        return loss, logged

@@ -17,9 +17,10 @@ from kaf.config import Experiment, FinetuneConfig, SelftrainConfig, digest, used
 from kaf.data.augment import augment
 from kaf.data.pairs import EpochSampler, SliceDataset, read_batches
 from kaf.data.store import SliceSample, Store
+from kaf.data.warp import send
 from kaf.finetune import SegmentationLoss, data_facts, get_method, labelled_volumes, load_network, z_score
 from kaf.keypoints import Keypoints, read_pixels
-from kaf.loop import fit, make_fabric, step_generator
+from kaf.loop import enough_memory, fit, make_fabric, step_generator
 from kaf.pretrain import fingerprint
 from kaf.reuse import my_turn, take_over
 from kaf.runs import Run
@@ -74,7 +75,7 @@ def cutmix(image: Tensor, keypoints: Keypoints, target: Tensor, probability: Ten
     ``image`` (B, 1, H, W), ``keypoints`` (B, K), ``target`` and ``probability`` (B, H, W). Of the keypoints of both
     slices that remain visible the K strongest are kept.
     """
-    box = draw_boxes(len(image), *image.shape[2:], generator).to(image.device)
+    box = send(draw_boxes(len(image), *image.shape[2:], generator), image.device)
     image, target, probability = (torch.where(box.view(-1, *[1] * (x.dim() - 3), *box.shape[1:]), x.roll(1, 0), x)
                                   for x in (image, target, probability))
     return image, mix_keypoints(keypoints, box), target, probability
@@ -123,18 +124,19 @@ def selftrain(experiment: Experiment, store: Store, patients: Collection[str], u
                 "store": fingerprint(store, others)}
     name = f"selftrain-{method}-{experiment.data.dataset}-{experiment.scale}-m{len(patients)}-{digest(identity)}"
     run = Run(Path(runs) / name, identity, data_facts(store))
+    fabric = make_fabric(device, precision=experiment.precision)
 
     def batches(start: int) -> Iterator[tuple[SliceSample, SliceSample]]:
         store.verify({*volumes, *others})
         counts = (config.optim.batch, config.unlabelled)
         samplers = (EpochSampler(len(part), count, seed + 1, start=start, stop=steps)
                     for part, count in zip(data, counts, strict=True))
-        return zip(*(read_batches(part, sampler, workers) for part, sampler in zip(data, samplers, strict=True)),
-                   strict=True)
+        return zip(*(read_batches(part, sampler, workers, fabric.device)
+                     for part, sampler in zip(data, samplers, strict=True)), strict=True)
 
-    with my_turn(run):
+    with my_turn(run), enough_memory("selftrain", config.optim):
         take_over(run)
-        fit(run, make_fabric(device, precision=experiment.precision), MeanTeacher(network), config.optim, steps,
-            batches, SelftrainLoss(config, experiment.finetune, seed, steps),
+        fit(run, fabric, MeanTeacher(network), config.optim, steps, batches,
+            SelftrainLoss(config, experiment.finetune, seed, steps),
             title=f"{get_method(method).name}, self-training")
     return run

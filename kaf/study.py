@@ -3,6 +3,7 @@
 Everything is found again by its content: calling the same thing twice resumes it or returns at once.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import pandas as pd
 from kaf.choices import check_choice
 from kaf.config import Experiment, used_by, workspace
 from kaf.data.cases import find_cases
+from kaf.data.pairs import count_cores
 from kaf.data.phantom import write_phantom
 from kaf.data.prepare import prepare
 from kaf.data.splits import (
@@ -47,6 +49,7 @@ PROTOCOLS = {
     "external": "a test set of its own, no test patient in pretraining",
 }
 ROW = [*COLUMNS, "group"]
+PREPARER_GB = 2  # memory that a process takes which prepares a scan of CHD
 LABELLED = {"smoke": (2,), "laptop": (2, 8), "full": (2, 6, 10, 20)}  # numbers M of labelled patients
 
 
@@ -209,9 +212,9 @@ def open_study(experiment: Experiment, data_root: str | Path = "", output: str |
         kfold(patients, folds)
     settings = StoreSettings(dataset, experiment.data.spacing_mm, detector=experiment.data.detector)
     name = f"{dataset}-{store_name(experiment)}"
-    store, test_store = prepare(dataset, root, home / "stores" / name, settings), None
+    store, test_store = prepare(dataset, root, home / "stores" / name, settings, preparers()), None
     if external:
-        test_store = prepare(dataset, test_root, home / "stores" / f"{name}-test", settings)
+        test_store = prepare(dataset, test_root, home / "stores" / f"{name}-test", settings, preparers())
         split = external_test(store, test_store)
         if silent := sorted(set(split.test) - labelled_patients(test_store)):
             raise ValueError(f"{test_root} has no labels of {', '.join(silent)}: nobody can be tested without; add "
@@ -225,6 +228,14 @@ def open_study(experiment: Experiment, data_root: str | Path = "", output: str |
             split = without_twins(split, store)
     return Study(experiment, store, split, fold, home / "runs", device, devices, num_nodes, protocol, workers,
                  test_store)
+
+
+def preparers() -> int:
+    """How many processes prepare a data set: one for each core, as far as memory allows, and 2 at least."""
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):  # Windows does not say how much there is
+        return 2
+    gigabytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    return max(2, min(count_cores(), int(gigabytes / 2 / PREPARER_GB)))  # half of it: others work here, too
 
 
 def labelled_patients(store: Store) -> set[str]:

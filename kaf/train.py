@@ -11,8 +11,11 @@ import ast
 import sys
 from typing import Any
 
+import torch
+
 from kaf.config import RECIPES, SCALES, Experiment, resolve
 from kaf.data.cases import LAYOUTS
+from kaf.data.pairs import usual_workers
 from kaf.finetune import METHODS
 from kaf.loop import make_fabric
 from kaf.networks import NETWORKS
@@ -28,14 +31,14 @@ def main(arguments: list[str] | None = None) -> None:
         experiment = resolve(a.scale, a.dataset, a.recipe, a.seed, **dict(map(parse_change, a.set)))
         fabric = make_fabric(a.device, a.devices, a.num_nodes)
         with fabric.rank_zero_first():  # the first process prepares the data, the others find them
+            workers = usual_workers(fabric.device, a.devices) if a.workers is None else a.workers
             study = open_study(experiment, a.data_root, a.output, a.fold, a.folds, a.device, devices=a.devices,
-                               num_nodes=a.num_nodes, protocol=a.protocol, workers=a.workers,
-                               test_root=a.test_root)
+                               num_nodes=a.num_nodes, protocol=a.protocol, workers=workers, test_root=a.test_root)
         if fabric.is_global_zero:
             print(f"{study.store}, fold {a.fold}: {len(study.split.train)} patients to train with, "
                   f"{len(study.split.test)} to test; device {fabric.device}; runs in {study.runs}", file=sys.stderr)
         result = train(study, a)
-    except (OSError, ValueError, FloatingPointError) as error:
+    except (OSError, ValueError, FloatingPointError, torch.OutOfMemoryError) as error:
         parser.error(str(error))
     except KeyboardInterrupt as stop:
         parser.exit(130, f"{stop or 'stopped at once; run the same again, it goes on from what was saved'}\n")
@@ -68,8 +71,8 @@ def make_parser() -> argparse.ArgumentParser:
     shared.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
                         help="change the configuration, for instance pretrain__optim__batch=64; may be repeated")
     shared.add_argument("--device", default="auto", help="auto (cuda, else cpu), cpu, cuda or mps")
-    shared.add_argument("--workers", type=natural, default=0, help="processes that read ahead, for each device; a GPU "
-                        "waits less with some")
+    shared.add_argument("--workers", type=natural, help="processes that read ahead, for each device, which change "
+                        "nothing in the result; by default none for a processor, and up to 8 for a GPU")
     shared.add_argument("--devices", type=int, default=1, help="devices of each machine")
     shared.add_argument("--num-nodes", type=int, default=1, help="machines")
     commands = parser.add_subparsers(dest="what", required=True)

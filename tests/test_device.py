@@ -11,7 +11,10 @@ from kaf.data.store import SliceSample
 from kaf.finetune import SegmentationLoss
 from kaf.loop import make_optimiser
 from kaf.networks import PRESETS, KAFConfig, build_network
-from kaf.pretrain import Pretrainer, PretrainLoss
+from kaf.pretrain import Pretrainer, PretrainLoss, get_task
+from kaf.restoration import draw_cells
+from kaf.selftrain import SelftrainLoss, draw_boxes
+from kaf.teacher import MeanTeacher
 from tests.device_watch import DeviceWatch, Waited
 from tests.points import random_keypoints
 
@@ -61,6 +64,32 @@ def test_a_step_of_fine_tuning_does_not_wait(network, loss):
     torch.manual_seed(0)
     config = resolve("smoke").changed(finetune__loss=loss).finetune
     one_step(build_network(network, 3, 4, SMALL["default"]), slices(2), SegmentationLoss(config, 0), config.optim)
+
+
+@pytest.mark.parametrize("task", ["rotation", "restoration"])
+def test_a_step_of_another_pretraining_does_not_wait(task):
+    torch.manual_seed(0)
+    model_class, loss_class = get_task(task)
+    config = resolve("smoke").pretrain
+    one_step(model_class(build_network("unet", 2, 4).encoder, config), pairs(2), loss_class(config, 0), config.optim)
+
+
+@pytest.mark.parametrize("network", ["unet", "kaf_unet"])
+def test_a_step_of_self_training_does_not_wait(network, monkeypatch):
+    # On the CPU it looks whether the classes are in range; on a GPU it does not.
+    monkeypatch.setattr(F, "one_hot", lambda target, classes: torch.eye(classes, dtype=torch.int64)[target])
+    torch.manual_seed(0)
+    experiment = resolve("smoke")
+    config = experiment.selftrain
+    model = MeanTeacher(build_network(network, 3, 4, SMALL["default"])).train()
+    one_step(model, (slices(2), slices(3)), SelftrainLoss(config, experiment.finetune, 0, 10), config.optim)
+
+
+@pytest.mark.parametrize("draw", [
+    lambda g: draw_boxes(3, 8, 9, g), lambda g: draw_cells((3, 20, 21), 8, 0.5, g)], ids=["boxes", "cells"])
+def test_what_is_sent_has_memory_of_its_own_for_every_number(draw):
+    drawn = draw(torch.Generator().manual_seed(0))
+    assert drawn.untyped_storage().nbytes() == drawn.numel() and drawn.is_contiguous()
 
 
 @pytest.mark.parametrize("wait", [

@@ -5,6 +5,7 @@ from torch import nn
 
 from kaf.fusion import (
     KAFLayer,
+    add_positions,
     cell_of,
     gather_bilinear,
     gather_nearest,
@@ -13,7 +14,9 @@ from kaf.fusion import (
     scatter_weight,
     sparse_conv3x3,
 )
+from kaf.heads import MatchHead
 from kaf.keypoints import Keypoints
+from kaf.mixers import TokenMLP
 from tests.golden_weights import CASES, arrays, copy_kaf_layer, drawn_state, keypoints_from_yx, relative_error
 from tests.points import random_keypoints
 
@@ -31,6 +34,32 @@ def test_layer_reproduces_the_reference(case):
     torch.testing.assert_close(fused[:, :channels], given["feature"])
     assert relative_error(fused[:, channels:], given["dense"]) < 1e-4
     assert relative_error(mixed.transpose(1, 2), given["sparse"]) < 1e-4
+
+
+def test_autocast_leaves_the_places_of_keypoints_as_they_are():
+    torch.manual_seed(0)
+    mlp, zero = TokenMLP([2, 32, 64, 8]), torch.zeros(1, 2, 8, dtype=torch.bfloat16)
+    relative = (torch.tensor([[[210.0, 20.0], [210.1, 20.0]]]) - 112) / (0.7 * 224)  # .1 px apart at 224 px
+    valid = torch.ones(1, 2, dtype=torch.bool)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(*mlp(relative, valid)[0]), "16 bit cannot tell them apart"
+        one, other = add_positions(zero, mlp, relative, valid)[0]
+    assert one.dtype == torch.bfloat16 and (one != other).any()
+    torch.testing.assert_close(add_positions(zero.float(), mlp, relative, valid), mlp(relative, valid), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("whose", ["layer", "head"])
+def test_keypoints_a_tenth_of_a_pixel_apart_are_two_under_autocast(whose):
+    torch.manual_seed(0)
+    points = random_keypoints(1, 2, 224)
+    points = points._replace(xy=torch.tensor([[[210.0, 20.0], [210.1, 20.0]]]))
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        if whose == "layer":
+            layer = KAFLayer(3, dim=32, depth=1, heads=2)
+            one, other = layer.tokens(torch.zeros(1, 3, 224, 224), points.xy, points.valid)[0]
+        else:
+            one, other = MatchHead(32, depth=1)._place(torch.zeros(1, 2, 32), points, 224)[0]
+    assert (one != other).any()
 
 
 @pytest.mark.parametrize("how", ["mean", "sum", "overwrite"])

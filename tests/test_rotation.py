@@ -4,6 +4,7 @@ import torch
 
 from kaf.data.augment import PRESETS
 from kaf.data.pairs import PairDataset, Window, collate, flatten_pairs
+from kaf.monitors import MONITOR_EVERY
 from kaf.networks import build_network
 from kaf.pretrain import KINDS, load_pretrained, pretrain
 from kaf.rotation import RotationLoss, RotationModel
@@ -44,6 +45,13 @@ def test_every_slice_is_turned_and_the_turn_is_the_class(store):
     assert torch.equal(first, model.turns)
     RotationLoss(config, 0)(model, batch, 4)
     assert not torch.equal(first, model.turns)
+
+
+def test_the_spread_of_the_features_is_looked_at_now_and_then(store):
+    config = tiny_experiment(pretrain__augment=PRESETS["none"]).pretrain
+    batch = pairs(store, 2)
+    model, loss = Watching(flatten_pairs(batch)[0]), RotationLoss(config, 0)
+    assert [step for step in range(2 * MONITOR_EVERY) if "spread" in loss(model, batch, step)[1]] == [0, MONITOR_EVERY]
 
 
 def test_the_encoder_of_a_rotation_run_starts_a_unet(store, tmp_path):

@@ -71,6 +71,19 @@ def test_options_that_cannot_be_meant_end_with_a_message(words, said, tmp_path, 
     assert end.value.code == 2 and said in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
+def test_too_little_memory_ends_with_what_makes_the_batch_smaller(tmp_path, capsys, monkeypatch):
+    def fit(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setitem(study.PHANTOM_PATIENTS, "smoke", 5)
+    monkeypatch.setattr("kaf.finetune.fit", fit)
+    with pytest.raises(SystemExit) as end:
+        main(["few-shot", "--method", "unet", "--labelled", "2", "--output", str(tmp_path), "--device", "cpu", "--set",
+              "data__spacing_mm=6.0", "--set", "finetune__optim__batch=6"])
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and "--set finetune__optim__batch=3" in said and "CUDA out of memory" in said
+
+
 def test_it_says_what_it_works_on_and_takes_other_folds(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(study.PHANTOM_PATIENTS, "smoke", 4)
     monkeypatch.setattr("kaf.train.train", lambda study, a: "done")

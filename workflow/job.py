@@ -10,6 +10,8 @@ from pathlib import Path
 
 import papermill
 
+from kaf.data.pairs import usual_workers
+from kaf.loop import chosen_device
 from kaf.records import FOLDER
 from kaf.study import open_study
 from workflow.grids import FILE, expand, find, get_grid, with_sources
@@ -36,7 +38,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
     notebook = Path(a.notebook)
     notebook.parent.mkdir(parents=True, exist_ok=True)
-    given = job.parameters() | {"data_root": a.data_root, "output": a.output, "device": a.device}
+    given = job.parameters() | {"data_root": a.data_root, "output": a.output, "device": a.device,
+                                "workers": usual_workers(chosen_device(a.device)) if a.workers is None else a.workers}
     levels = grid.get("levels", {})
     if a.what == "corrupt":
         given |= {"levels": levels}
@@ -59,6 +62,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", default="", help="folder for stores and runs")
     parser.add_argument("--records", default=str(FOLDER), help="folder of the records")
     parser.add_argument("--device", default="auto", help="auto (cuda, else cpu), cpu, cuda or mps")
+    parser.add_argument("--workers", type=int, help="processes that read ahead, which change nothing in the result; by "
+                        "default none on a processor, and up to 8 for a GPU")
     return parser
 
 

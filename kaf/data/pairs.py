@@ -5,6 +5,7 @@ random about an item comes from ``(seed, epoch, item)``. :class:`EpochSampler` g
 a pure function of the step. So resuming at a step, or another number of worker processes, changes nothing.
 """
 
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -173,10 +174,30 @@ def collate(samples: Sequence[SliceSample] | Sequence[PairSample]) -> SliceSampl
     return batch._replace(**{name: getattr(batch, name).float() for name in ("mean", "std", "position")})
 
 
-def read_batches(dataset: Dataset, sampler: EpochSampler, workers: int = 0) -> DataLoader:
-    """The batches of ``sampler``, collated; ``workers`` processes read ahead and change nothing in them."""
+def read_batches(dataset: Dataset, sampler: EpochSampler, workers: int = 0,
+                 device: torch.device | str = "cpu") -> DataLoader:
+    """The batches of ``sampler``, collated; ``workers`` processes read ahead and change nothing in them.
+
+    They lie on the CPU. For a GPU of NVIDIA as ``device`` their memory is pinned: from any other a copy to it waits
+    until the GPU has finished what it was given before.
+    """
     return DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers,
-                      worker_init_fn=_ignore_signals)
+                      worker_init_fn=_ignore_signals, pin_memory=torch.device(device).type == "cuda")
+
+
+def usual_workers(device: torch.device | str, processes: int = 1) -> int:
+    """How many ``workers`` read ahead for each of ``processes`` that train on one machine.
+
+    None for a processor, which has no time to spare; for a GPU up to 8, but a core stays with each that trains.
+    """
+    if torch.device(device).type != "cuda":
+        return 0
+    return max(0, min(8, count_cores() // processes - 1))
+
+
+def count_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _ignore_signals(_: int) -> None:

@@ -1,6 +1,8 @@
 """Benchmarks of changes, of the roofline and of a whole pretraining: what they count, at tiny sizes."""
 
+import argparse
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -94,7 +96,37 @@ def test_a_whole_pretraining_is_extrapolated_from_its_first_steps(cost_file):
     whole_pretraining.main(["--device", "cpu", "--patients", "2", "--epochs", "3", "--width", "2", "--size", "32",
                             "--batch", "4", "--workers", "0", "--steps", "2", "--record"])
     row = json.loads(cost_file.read_text())["whole pretraining, cpu"]["rows"][0]
-    assert row["steps_taken"] == 2 and row["steps"] > 2 and row["value"] > 0
+    assert row["steps_taken"] == 2 and row["steps"] > 2 and row["step_s"] > 0
+    assert row["value"] == pytest.approx((row["start_s"] + row["step_s"] * row["steps"]) / 60, rel=1e-3)
+
+
+def test_a_slow_start_is_not_multiplied(tmp_path, monkeypatch):
+    clock = iter([0.0, 100.0, 102.0, 103.0])  # a start of 100 s, then 20 steps of .1 s, and the last one
+    monkeypatch.setattr(whole_pretraining.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(whole_pretraining, "WARM", 5)
+    monkeypatch.setattr(whole_pretraining.PretrainLoss, "__call__", lambda *_: None)
+
+    def pretrain(experiment, *_, **__):
+        loss = whole_pretraining.pretraining.PretrainLoss(experiment.pretrain, 0)
+        for step in range(experiment.pretrain.optim.steps):
+            loss(None, None, step)
+
+    monkeypatch.setattr(whole_pretraining.pretraining, "pretrain", pretrain)
+    monkeypatch.setattr(whole_pretraining, "prepare", lambda *_, **__: FakeStore())
+    options = argparse.Namespace(root=tmp_path, patients=1, epochs=10, width=2, size=32, batch=10, steps=26,
+                                 device="cpu", workers=0)
+    minutes, more = whole_pretraining.minutes(options, tmp_path)
+    assert more == pytest.approx({"steps": 1000, "steps_taken": 26, "start_s": 100.4, "step_s": 0.1})
+    assert minutes == pytest.approx(200.4 / 60)
+
+
+class FakeStore:
+    """A thousand slices of one patient."""
+
+    volumes = (SimpleNamespace(patient="patient001", shape=(1000, 9, 9)),)
+
+    def select(self, patients):
+        return [0]
 
 
 def test_keypoints_are_made_on_any_device():

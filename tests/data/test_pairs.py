@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from kaf.data.pairs import EpochSampler, PairDataset, SliceDataset, Window, collate, read_batches
+from kaf.data.pairs import EpochSampler, PairDataset, SliceDataset, Window, collate, read_batches, usual_workers
 from kaf.data.store import SliceSample
 from kaf.keypoints import Keypoints
 
@@ -110,6 +110,18 @@ def test_workers_change_nothing():
         sampler = EpochSampler(len(dataset), 4, seed=3, stop=6)
         batches[workers] = torch.stack([batch.image for batch in read_batches(dataset, sampler, workers)])
     assert torch.equal(batches[0], batches[2])
+
+
+@pytest.mark.parametrize("device, pinned", [("cpu", False), ("mps", False), ("cuda", True)])
+def test_memory_is_pinned_for_a_gpu_alone(device, pinned):
+    sampler = EpochSampler(4, 2)
+    assert read_batches(pairs([4]), sampler, device=torch.device(device)).pin_memory is pinned
+
+
+def test_a_gpu_is_read_ahead_for_and_every_process_keeps_a_core(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)), raising=False)
+    assert [usual_workers("cuda", processes) for processes in (1, 2, 4, 8, 16, 32)] == [8, 7, 3, 1, 0, 0]
+    assert usual_workers("cpu") == usual_workers(torch.device("mps")) == 0
 
 
 def test_collate_keeps_containers_and_types():

@@ -23,9 +23,9 @@ def given(tmp_path, monkeypatch, source):
     seen = []
     monkeypatch.setattr(papermill, "execute_notebook", lambda page, out, values, **kwargs: seen.append(values))
 
-    def run():
+    def run(*words):
         job.main(["few_shot", "chains", source.key, "--file", str(tmp_path / "grids.yaml"),
-                  "--notebook", str(tmp_path / "job.ipynb"), "--records", str(tmp_path / "records")])
+                  "--notebook", str(tmp_path / "job.ipynb"), "--records", str(tmp_path / "records"), *words])
         return seen[-1]
 
     return run
@@ -43,6 +43,14 @@ def test_a_run_that_another_grid_recorded_is_not_recorded_twice(given, tmp_path,
 def test_a_record_of_corrupted_images_is_no_record_of_the_run(given, tmp_path, source):
     write_record(corrupted(source, {"blur": [1.0]}), "corruption", tmp_path / "records")
     assert given()["record"] == "chains"
+
+
+@pytest.mark.parametrize("there, words, workers", [(False, [], 0), (True, [], 5), (True, ["--device", "cpu"], 0),
+                                                  (True, ["--workers", "1"], 1)])
+def test_a_gpu_is_read_ahead_for(given, monkeypatch, there, words, workers):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: there)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)), raising=False)
+    assert given(*words)["workers"] == workers
 
 
 def test_an_unknown_grid_is_named_with_those_there_are(tmp_path, capsys):

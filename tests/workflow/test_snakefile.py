@@ -60,6 +60,22 @@ def test_a_slurm_profile_is_taken_as_it_is(tmp_path, capfd, monkeypatch):
     assert "gpu=1" in said and "runtime=240" in said and "cpus_per_task=4" in said
 
 
+@pytest.mark.parametrize("device, there, asked", [
+    ("auto", True, 1), ("auto", False, 0), ("cpu", True, 0), ("cuda", False, 1)])
+def test_jobs_share_the_gpu_that_they_would_take(device, there, asked, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: there)
+    said = dry_run(capfd, "--printshellcmds", "--config", "grid=fewshot", f"acdc={tmp_path}", f"device={device}",
+                   f"output={tmp_path}", f"records={tmp_path}")
+    assert (f"gpu={asked}" in said) and (f"gpu={1 - asked}" not in said)
+    assert f"--device {'cuda' if asked else 'cpu'} " in said
+
+
+def test_one_machine_lets_one_job_at_a_time_on_its_gpu():
+    profile = yaml.safe_load((ROOT / "workflow" / "profiles" / "default" / "config.yaml").read_text())
+    assert profile["resources"] == "gpu=1"
+
+
 def snakemake(folder, *words):
     """One command of a user; returns what it said."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile"), "--cores", "1",
