@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -13,6 +14,7 @@ from kaf.noise import Noise, below_floor, noise_floor
 from kaf.verdicts import Comparison
 
 LOOKS = looks(("better", "worse", "no difference shown"))
+WRAP = 30  # letters of a label in a line
 HALF = {"fillstyle": "left", "markerfacecoloralt": "white"}
 LINE, MARGIN = 0.27, 0.75  # inches of a line, and of what each panel has besides
 
@@ -28,7 +30,7 @@ def forest_figure(found: Sequence[Comparison], noise: Mapping[tuple[str, int, st
     """Differences in Dice with their 95 % intervals: a line for each comparison.
 
     A panel holds neighbours that share reference, place, patients, number and length of trainings, and says so. With
-    ``versus`` it holds neighbours that share data set, scale and protocol, and on its right each line names its
+    ``versus`` it holds all that share data set, scale and protocol, and on its right each line names its
     reference and M, with the numbers of patients and trainings in brackets. Hollow markers are differences that are
     not shown, half-filled ones are shown but below the noise floor. ``noise`` is that of
     :func:`kaf.noise.noise_by_place`; where it is known, a grey bar behind the line holds 95 % of the differences that
@@ -37,17 +39,22 @@ def forest_figure(found: Sequence[Comparison], noise: Mapping[tuple[str, int, st
     """
     if not found:
         raise ValueError("there is no comparison to show; are these settings recorded?")
+    if versus:
+        places = list(dict.fromkeys(map(_place, found)))
+        found = sorted(found, key=lambda c: places.index(_place(c)))
     groups = [(name, list(lines)) for name, lines in groupby(found, key=_place if versus else _shared)]
-    heights = [len(lines) * LINE + MARGIN for _, lines in groups]
+    heights = [len(lines) * LINE * (1.3 if versus else 1) + MARGIN for _, lines in groups]  # of two lines of text
     figure, axes = plt.subplots(len(groups), 1, figsize=(WIDTH, sum(heights) + 0.3), dpi=DPI, layout="constrained",
                                 squeeze=False, sharex=True, gridspec_kw={"height_ratios": heights})
     plt.close(figure)
     for ax, (name, lines) in zip(axes.flat, groups, strict=True):
         _lines(ax, lines, noise or {})
-        ax.set(xlabel=name[0], yticks=range(len(lines)), yticklabels=[c.label if versus else short(c) for c in lines])
+        ax.set(xlabel=name[0], yticks=range(len(lines)),
+               yticklabels=[fill(c.label, WRAP) if versus else short(c) for c in lines])
         ax.tick_params(labelbottom=True)
         if versus:
-            against = [f"{c.reference}, M = {c.m} ({c.patients}, {c.runs})" for c in lines]
+            counts = [f"M = {c.m} ({c.patients}, {c.runs})".replace(" ", "\N{NO-BREAK SPACE}") for c in lines]
+            against = [fill(f"{c.reference}, {count}", WRAP) for c, count in zip(lines, counts, strict=True)]
             ax.secondary_yaxis("right").set(yticks=range(len(lines)), yticklabels=against)
     if noise:  # a floor wider than all there is to see must not hide it
         reach = 1.25 * max(abs(end) for c in found for end in (c.low, c.high))

@@ -51,7 +51,7 @@ def test_lines_with_references_of_their_own_name_them_on_the_right():
                                                                  "acdc, scale smoke, protocol: inner"]
     assert [[label.get_text() for label in ax.get_yticklabels()] for ax in panels] == [
         ["KAF: level 1", "KAF: level 2"], ["KAF: level 1"]]
-    right = [[label.get_text() for label in ax.child_axes[0].get_yticklabels()] for ax in panels]
+    right = [[" ".join(label.get_text().split()) for label in ax.child_axes[0].get_yticklabels()] for ax in panels]
     assert right == [["KAF, M = 6 (16, 1)", "UNet, M = 2 (80, 5)"], ["KAF, M = 6 (16, 1)"]]
 
 
