@@ -8,6 +8,8 @@ takes and the numbers that it shows go to ``book/chapters.json``, and from there
 """
 
 import argparse
+import base64
+import io
 import json
 import os
 import tempfile
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from PIL import Image, ImageChops
 
 from book.chapter_numbers import compare, read_chapters, update, widen, write_chapters
 from book.dress import BOOK, CHAPTERS, dress, in_steps
@@ -23,6 +26,7 @@ from kaf.files import replacing
 from kaf.report import read_numbers
 
 FOLDERS = (CHAPTERS, BOOK / "appendix")
+UNSEEN = 16  # levels of 255 by which a colour may be off
 STATE = "application/vnd.jupyter.widget-state+json"
 PROCESSORS = (
     {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2", "OPENBLAS_CORETYPE": "Haswell",
@@ -86,11 +90,28 @@ def joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
     return whole
 
 
+def compact(png: str) -> str:
+    """A picture, as notebooks hold it, with a palette of 256 colours where no eye sees that: a third of the size."""
+    whole = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    few = whole.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    changed = ImageChops.difference(whole, few.convert("RGB"))
+    seen = max(high for _, high in changed.getextrema()) > UNSEEN
+    stream = io.BytesIO()
+    (whole if seen else few).save(stream, "PNG", optimize=True)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
 def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Join what was printed, keep of the metadata what a reader needs, name widgets by number instead of at random."""
+    """Join what was printed, make pictures small, keep of the metadata what a reader needs.
+
+    Widgets are named by number instead of at random.
+    """
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = joined(cell.outputs)
+            for output in cell.outputs:
+                if png := output.get("data", {}).get("image/png"):
+                    output["data"]["image/png"] = compact(png)
     kept = {name: notebook.metadata[name] for name in ("kernelspec", "language_info")}
     widgets = notebook.metadata.get("widgets", {}).get(STATE, {})
     if widgets.get("state"):
