@@ -37,6 +37,7 @@ MAIN = (
     ("More than a UNet gains by as many steps on its labels?", "C1", PRETRAINED, LONGER),
     ("Does the pretraining of PCL gain more than that?", "C1", "PCL", LONGER),
     ("Does a stronger augmentation help a UNet?", "D15", f"{UNET}: {STRONGER}", UNET),
+    ("Does KAF lead the wide UNet with it?", "D15", f"{SCRATCH}: {STRONGER}", f"{WIDE}: {STRONGER}"),
     ("Does self-training help more than as many steps on the labels?", "D9", TAUGHT, f"{WIDE}: as many steps"),
 )
 
