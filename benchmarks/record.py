@@ -12,7 +12,6 @@ Benchmarks are run from the root of the repository as ``python -m benchmarks.NAM
 """
 
 import argparse
-import os
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 
 from kaf.files import exclusive, read_json, write_json
 from kaf.records import COST
+from kaf.usage import count_cores
 
 FILE = COST
 COLUMNS = ("what", "value", "unit", "ratio", "target", "status")
@@ -55,7 +55,7 @@ def status(measured: float | None, target: str) -> str:
 def machine() -> dict[str, Any]:
     """What the numbers were measured on: no host, no user, no paths."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": _cpu_model(), "cores": _cores(), "threads": torch.get_num_threads(), "memory_gb": _memory_gb(),
+    return {"cpu": _cpu_model(), "cores": count_cores(), "threads": torch.get_num_threads(), "memory_gb": _memory_gb(),
             "gpu": gpu, "system": platform.system(), "python": platform.python_version(), "torch": torch.__version__}
 
 
@@ -119,10 +119,6 @@ def _proc(file: str, field: str) -> str | None:
 
 def _cpu_model() -> str:
     return _proc("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _memory_gb() -> float | None:

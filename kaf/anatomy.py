@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kaf.config import resolve
+from kaf.data.grid import place
 from kaf.data.store import Store
 from kaf.files import exclusive, make_writable, write_csv, write_json
 from kaf.records import FOLDER
@@ -26,25 +27,15 @@ EDGES = (0.0, 0.05, 0.15, 0.25, THRESHOLD, 0.45, 0.55, 0.65, 1.0)
 OTHERS = ("all groups", "own group")  # whose slices a patient's are compared with, always other patients'
 
 
-def centred(labels: np.ndarray) -> np.ndarray:
-    """Labels ``(S, H, W)`` moved so that the centre of mass of the structures lies in the middle of each slice.
+def centred(labels: np.ndarray, side: int) -> np.ndarray:
+    """Squares ``(S, side, side)`` of labels ``(S, H, W)``, each about the centre of mass of its structures.
 
-    What leaves the image is lost, and background comes in. Raises ``ValueError`` for a slice without any structure.
+    What lies outside is lost, and background comes in. Raises ``ValueError`` for a slice without any structure.
     """
     if not (labels > 0).any((1, 2)).all():
         raise ValueError("a slice without any structure has no centre; leave it out")
-    moved = np.zeros_like(labels)
-    for slice_, target in zip(labels, moved, strict=True):
-        (there, here) = zip(*(_overlap(int(np.round(places.mean())), length)
-                              for places, length in zip(np.nonzero(slice_), slice_.shape, strict=True)), strict=True)
-        target[there] = slice_[here]
-    return moved
-
-
-def _overlap(centre: int, length: int) -> tuple[slice, slice]:
-    """Where the pixels of a line go to, and where they come from, when ``centre`` moves to the middle."""
-    shift = length // 2 - centre
-    return slice(max(0, shift), min(length, length + shift)), slice(max(0, -shift), min(length, length - shift))
+    moves = ([side // 2 - int(np.round(places.mean())) for places in np.nonzero(slice_)] for slice_ in labels)
+    return np.stack([place(slice_, (side, side), tuple(move)) for slice_, move in zip(labels, moves, strict=True)])
 
 
 def dice_of_pairs(labels: np.ndarray, structures: int) -> Tensor:
@@ -62,17 +53,19 @@ def likeness(store: Store, frame: str = FRAME, edges: tuple[float, ...] = EDGES)
     apart in relative position), ``dice`` (mean over pairs of :func:`dice_of_pairs`, hearts centred) and ``pairs``.
     Slices without any structure take no part. Raises ``ValueError`` where no patient has such a frame.
     """
+    volumes = store.select(labelled=True, frames=(frame,))
+    side = max((max(store.volumes[volume].shape[1:]) for volume in volumes), default=0)
     labels, position, owner, group = [], [], [], []
-    for volume in store.select(labelled=True, frames=(frame,)):
+    for volume in volumes:
         record, own = store.volumes[volume], np.asarray(store.label(volume))
         kept = np.flatnonzero((own > 0).any((1, 2)))
-        labels += list(_square(centred(own[kept])))
+        labels += list(centred(own[kept], side))
         position += list(kept / record.shape[0])
         owner += [record.patient] * len(kept)
         group += [record.group] * len(kept)
     if not labels:
         raise ValueError(f"{store.path} has no labelled frame {frame}")
-    dice = dice_of_pairs(_stacked(labels), len(store.structures)).numpy()
+    dice = dice_of_pairs(np.stack(labels), len(store.structures)).numpy()
     position, owner, group = np.array(position), np.array(owner), np.array(group)
     distance = np.abs(position[:, None] - position)
     rows = []
@@ -86,20 +79,6 @@ def likeness(store: Store, frame: str = FRAME, edges: tuple[float, ...] = EDGES)
                 rows.append({"patient": patient, "group": own_group, "others": others, "low": low, "high": high,
                              "dice": values.mean() if len(values) else np.nan, "pairs": len(values)})
     return pd.DataFrame(rows)
-
-
-def _square(labels: np.ndarray) -> np.ndarray:
-    """Centred labels ``(S, H, W)`` with as many rows as columns, background around."""
-    side = max(labels.shape[1:])
-    around = [((side - length) // 2, side - length - (side - length) // 2) for length in labels.shape[1:]]
-    return np.pad(labels, [(0, 0), *around])
-
-
-def _stacked(labels: list[np.ndarray]) -> np.ndarray:
-    """Squares of any sizes about one middle, as an array ``(N, side, side)``."""
-    side = max(len(one) for one in labels)
-    before = [side // 2 - len(one) // 2 for one in labels]
-    return np.stack([np.pad(one, [(n, side - len(one) - n)] * 2) for one, n in zip(labels, before, strict=True)])
 
 
 def within(rows: pd.DataFrame, threshold: float = THRESHOLD, others: str = OTHERS[0]) -> pd.DataFrame:

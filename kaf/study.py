@@ -14,7 +14,6 @@ import pandas as pd
 from kaf.choices import check_choice
 from kaf.config import Experiment, used_by, workspace
 from kaf.data.cases import find_cases
-from kaf.data.pairs import count_cores
 from kaf.data.phantom import write_phantom
 from kaf.data.prepare import prepare
 from kaf.data.splits import (
@@ -37,6 +36,7 @@ from kaf.pretrain import KINDS, fingerprint, pretrain
 from kaf.records import TESTED, read_rows
 from kaf.runs import Run
 from kaf.selftrain import selftrain
+from kaf.usage import count_cores
 
 PHANTOM_PATIENTS = {"smoke": 20, "laptop": 80, "full": 80}
 #: Who trains and who tests, as the rows of results say it. The paper's scores are those of pooled voxels

@@ -57,16 +57,16 @@ def offset(shape: tuple[int, int], size: int) -> tuple[int, int]:
 
 def crop(image: np.ndarray, size: int) -> np.ndarray:
     """Centre crop of ``(..., H, W)`` to ``(..., size, size)``, zeros where the image is smaller."""
-    return _place(image, (size, size), offset(image.shape[-2:], size))
+    return place(image, (size, size), offset(image.shape[-2:], size))
 
 
 def uncrop(array: np.ndarray | Tensor, shape: tuple[int, int]) -> np.ndarray | Tensor:
     """Put ``(..., size, size)`` back into an image of ``shape``: inverts :func:`crop`, zero outside."""
     rows, cols = offset(shape, array.shape[-1])
-    return _place(array, tuple(shape), (-rows, -cols))
+    return place(array, tuple(shape), (-rows, -cols))
 
 
-def _place(array, shape, move):
+def place(array: np.ndarray | Tensor, shape: tuple[int, int], move: tuple[int, int]) -> np.ndarray | Tensor:
     """Copy the part of ``array (..., H, W)`` that, moved by ``move``, falls on a new array of ``shape``."""
     size = (*array.shape[:-2], *shape)
     result = array.new_zeros(size) if isinstance(array, Tensor) else np.zeros(size, array.dtype)

@@ -5,7 +5,6 @@ random about an item comes from ``(seed, epoch, item)``. :class:`EpochSampler` g
 a pure function of the step. So resuming at a step, or another number of worker processes, changes nothing.
 """
 
-import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from kaf.data.store import SliceSample, Store
 from kaf.keypoints import Keypoints
 from kaf.keypoints import collate as stack_keypoints
+from kaf.usage import count_cores
 
 Matching = Callable[[Keypoints, Keypoints], Tensor]  # keypoints (K,) of two slices -> match (K,) int64
 
@@ -193,11 +193,6 @@ def usual_workers(device: torch.device | str, processes: int = 1) -> int:
     if torch.device(device).type != "cuda":
         return 0
     return max(0, min(8, count_cores() // processes - 1))
-
-
-def count_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _ignore_signals(_: int) -> None:
