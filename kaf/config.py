@@ -132,6 +132,7 @@ class Experiment(Checked):
     recipe: str = ""
     seed: int = 0
     selftrain: SelftrainConfig = field(default=SelftrainConfig(), metadata=LATER)
+    norm: str = field(default="batch", metadata=LATER)  # behind convolutions, a name in kaf.fusion.NORMS
     precision: str = field(default="auto", metadata=LATER)  # of training, see kaf.loop.make_fabric
 
     def changed(self, **changes: Any) -> "Experiment":

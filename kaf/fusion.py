@@ -5,6 +5,7 @@ pixel ``p`` lies at ``(p + 0.5) / stride - 0.5`` on that map, pixel centres at i
 """
 
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,9 @@ from kaf.mixers import Mixer, TokenMLP
 GATHERS = ("bilinear", "nearest")
 SCATTERS = ("mean", "sum", "overwrite")
 FUSIONS = ("concat", "project")
+#: Norms behind convolutions. An instance is one channel of one slice: a slice is normalised by itself, in training and
+#: after, where batch norm keeps the statistics of the slices that it was trained with.
+NORMS = {"batch": nn.BatchNorm2d, "instance": partial(nn.InstanceNorm2d, affine=True)}
 
 
 def level_coordinates(xy: Tensor, stride: int) -> Tensor:
@@ -133,22 +137,24 @@ class KAFLayer(nn.Module):
 
     ``dim`` is the token width, ``depth`` the number of attention blocks, ``hidden`` the channels between
     the two diffusion convolutions. ``fusion`` is ``concat`` (2C channels out, the paper's) or ``project``
-    (back to C by a 1x1 convolution that starts as the identity on the feature map).
+    (back to C by a 1x1 convolution that starts as the identity on the feature map). ``norm`` between the
+    convolutions is a name in :data:`NORMS`.
     """
 
     def __init__(self, channels: int, dim: int = 256, depth: int = 6, heads: int = 4, hidden: int = 64,
                  mixer: str = "transformer", gather: str = "bilinear", scatter: str = "mean",
-                 fusion: str = "concat", position_norm: str = "layer"):
+                 fusion: str = "concat", position_norm: str = "layer", norm: str = "batch"):
         super().__init__()
         check_choice("gather", gather, GATHERS)
         check_choice("scatter", scatter, SCATTERS)
         check_choice("fusion", fusion, FUSIONS)
+        check_choice("norm", norm, NORMS)
         self.gather, self.scatter = gather, scatter
         self.embed = nn.Linear(channels, dim)
         self.position = TokenMLP([2, 32, 64, 128, 256, dim], position_norm)
         self.mixer = Mixer(mixer, dim, depth, heads)
         self.conv1 = nn.Conv2d(dim, hidden, 3, padding=1)
-        self.norm = nn.BatchNorm2d(hidden)
+        self.norm = NORMS[norm](hidden)
         self.conv2 = nn.Conv2d(hidden, channels, 3, padding=1)
         self.project = identity_projection(channels) if fusion == "project" else None
         self.out_channels = channels * (1 if fusion == "project" else 2)

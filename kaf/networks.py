@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kaf.baselines import SwinUNet
 from kaf.choices import check_choice, check_multiple
 from kaf.fields import LATER
-from kaf.fusion import KAFLayer
+from kaf.fusion import NORMS, KAFLayer
 from kaf.keypoints import Keypoints
 from kaf.parameters import Checked
 
@@ -66,11 +66,11 @@ PRESETS = {
 }
 
 
-def double_conv(inputs: int, outputs: int) -> nn.Sequential:
-    """Two times (3x3 convolution, batch norm, leaky ReLU)."""
+def double_conv(inputs: int, outputs: int, norm: str) -> nn.Sequential:
+    """Two times (3x3 convolution, a norm of :data:`kaf.fusion.NORMS`, leaky ReLU)."""
     layers = []
     for i in (inputs, outputs):
-        layers += [nn.Conv2d(i, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.LeakyReLU(SLOPE)]
+        layers += [nn.Conv2d(i, outputs, 3, padding=1), NORMS[norm](outputs), nn.LeakyReLU(SLOPE)]
     return nn.Sequential(*layers)
 
 
@@ -86,16 +86,16 @@ class Encoder(nn.Module):
     ``width`` is the number f of filters of the first block; level l convolves to ``f * 2**l`` channels.
     """
 
-    def __init__(self, width: int, kaf: KAFConfig | None = None):
+    def __init__(self, width: int, kaf: KAFConfig | None = None, norm: str = "batch"):
         super().__init__()
         self.blocks, self.layers = nn.ModuleList(), nn.ModuleDict()
         inputs, self.widths = 1, []
         for level in range(LEVELS):
             channels = width * 2**level
-            self.blocks.append(double_conv(inputs, channels))
+            self.blocks.append(double_conv(inputs, channels, norm))
             if kaf is not None and level in kaf.levels:
                 options = {k: v for k, v in vars(kaf).items() if k not in ("levels", "zero_start")}
-                layer = KAFLayer(channels, **options)
+                layer = KAFLayer(channels, norm=norm, **options)
                 self.layers[str(level)] = layer
                 channels = layer.out_channels
             inputs = channels
@@ -136,12 +136,12 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Transposed convolution, skip connection, two convolutions, four times; then a 1x1 head without bias."""
 
-    def __init__(self, widths: list[int], classes: int):
+    def __init__(self, widths: list[int], classes: int, norm: str = "batch"):
         super().__init__()
         self.ups, self.blocks = nn.ModuleList(), nn.ModuleList()
         for level in reversed(range(LEVELS)):
             self.ups.append(nn.ConvTranspose2d(widths[level + 1], widths[level], 2, stride=2))
-            self.blocks.append(double_conv(2 * widths[level], widths[level]))
+            self.blocks.append(double_conv(2 * widths[level], widths[level], norm))
         self.head = nn.Conv2d(widths[0], classes, 1, bias=False)
 
     def forward(self, encoded: Encoded) -> Tensor:
@@ -156,10 +156,10 @@ class UNet(nn.Module):
 
     uses_keypoints = False
 
-    def __init__(self, classes: int, width: int, kaf: KAFConfig | None = None):
+    def __init__(self, classes: int, width: int, kaf: KAFConfig | None = None, norm: str = "batch"):
         super().__init__()
-        self.encoder = Encoder(width, kaf)
-        self.decoder = Decoder(self.encoder.widths, classes)
+        self.encoder = Encoder(width, kaf, norm)
+        self.decoder = Decoder(self.encoder.widths, classes, norm)
         self.apply(initialise)
         # With torch's smaller default the logits start nearly equal, and a thin structure may never be predicted.
         nn.init.kaiming_normal_(self.decoder.head.weight, a=SLOPE)
@@ -176,8 +176,8 @@ class KAFUNet(UNet):
 
     uses_keypoints = True
 
-    def __init__(self, classes: int, width: int, kaf: KAFConfig = PRESETS["default"]):
-        super().__init__(classes, width, kaf)
+    def __init__(self, classes: int, width: int, kaf: KAFConfig = PRESETS["default"], norm: str = "batch"):
+        super().__init__(classes, width, kaf, norm)
 
     def forward(self, image: Tensor, keypoints: Keypoints) -> Tensor:
         return super().forward(image, keypoints)
@@ -200,7 +200,8 @@ def check_size(image: Tensor) -> None:
 NETWORKS = ("unet", "wide_unet", "kaf_unet", "swin_unetr")
 
 
-def build_network(name: str, classes: int, width: int, kaf: KAFConfig = PRESETS["default"]) -> nn.Module:
+def build_network(name: str, classes: int, width: int, kaf: KAFConfig = PRESETS["default"],
+                  norm: str = "batch") -> nn.Module:
     """A network by name.
 
     ``unet``       f = ``width``.
@@ -211,15 +212,17 @@ def build_network(name: str, classes: int, width: int, kaf: KAFConfig = PRESETS[
     The paper's control has the size of the KAF-UNet without its layers, 27.9 M parameters at f = 32: its encoder reads
     doubled widths and convolves to single ones. The wide UNet convolves to the doubled widths too: 31.0 M.
 
-    Raises ``ValueError`` for an unknown name.
+    ``norm`` is a name in :data:`kaf.fusion.NORMS`; SwinUNETR has norms of its own. Raises ``ValueError`` for unknown
+    names.
     """
     check_choice("network", name, NETWORKS)
+    check_choice("norm", norm, NORMS)
     if name == "unet":
-        return UNet(classes, width)
+        return UNet(classes, width, norm=norm)
     if name == "wide_unet":
-        return UNet(classes, 2 * width)
+        return UNet(classes, 2 * width, norm=norm)
     if name == "kaf_unet":
-        return KAFUNet(classes, width, kaf)
+        return KAFUNet(classes, width, kaf, norm)
     return SwinUNet(classes, width)
 
 

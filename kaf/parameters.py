@@ -14,7 +14,7 @@ from kaf.correspondence import REDUCTIONS, RULES
 from kaf.data.augment import PRESETS as AUGMENT
 from kaf.data.cases import LAYOUTS
 from kaf.data.warp import FLIPS
-from kaf.fusion import FUSIONS, GATHERS, SCATTERS
+from kaf.fusion import FUSIONS, GATHERS, NORMS, SCATTERS
 from kaf.keypoints import DETECTORS
 from kaf.mixers import BLOCKS
 
@@ -26,6 +26,7 @@ CHOICES: dict[str, Collection[str]] = {
     "gather": GATHERS,
     "scatter": SCATTERS,
     "fusion": FUSIONS,
+    "norm": NORMS,
     "position_norm": ("layer", "batch"),
     "match_rule": RULES,
     "local_reduction": REDUCTIONS,

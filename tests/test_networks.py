@@ -85,6 +85,16 @@ def test_batch_equals_singles():
         torch.testing.assert_close(alone[0], together[i], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["unet", "wide_unet", "kaf_unet"])
+def test_with_instance_norm_a_slice_in_training_does_not_depend_on_the_others(name):
+    torch.manual_seed(0)
+    network = build_network(name, 4, 4, SMALL, norm="instance").train()
+    image, points = torch.randn(3, 1, 32, 32), random_keypoints(3, 12, 32)
+    together = network(image, points)
+    torch.testing.assert_close(network(image[:1], points.select(slice(1)))[0], together[0], atol=1e-4, rtol=1e-4)
+    assert parameter_count(network) == parameter_count(build_network(name, 4, 4, SMALL))
+
+
 def test_encoded_parts_and_attention_maps_have_the_documented_shapes():
     network = build_network("kaf_unet", 4, 4, KAFConfig(levels=(0, 2), dim=16, depth=2, hidden=8))
     image, points = torch.randn(2, 1, 32, 32), random_keypoints(2, 7, 32)
@@ -98,6 +108,8 @@ def test_encoded_parts_and_attention_maps_have_the_documented_shapes():
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="unknown network 'vnet'"):
         build_network("vnet", 4, 8)
+    with pytest.raises(ValueError, match="unknown norm 'layer'"):
+        build_network("unet", 4, 8, norm="layer")
     with pytest.raises(ValueError, match="multiples of 16"):
         build_network("unet", 4, 4)(torch.zeros(1, 1, 30, 32))
     with pytest.raises(ValueError, match="among 0..3"):
