@@ -9,7 +9,6 @@ same kind of image, slices along the last axis, in-plane axes pointing the same 
 """
 
 import argparse
-import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +33,7 @@ from kaf.loop import make_fabric
 from kaf.predict import predict_slices
 from kaf.progress import progress_bar
 from kaf.runs import Run
+from kaf.usage import count_cores
 
 MAX_THREADS = 4  # that look for keypoints while the network works
 
@@ -81,7 +81,7 @@ class Segmenter(NamedTuple):
     def _samples(self, image: np.ndarray) -> Iterator[SliceSample]:
         """The slices of a prepared volume; keypoints of the next ones are found while the network works."""
         mean, std = statistics(image)
-        threads = max(1, min(MAX_THREADS, (os.cpu_count() or 1) - 1))
+        threads = max(1, min(MAX_THREADS, count_cores() - 1))
         with ThreadPoolExecutor(threads) as pool:
             found = repeat(from_arrays(np.zeros((0, 2))))
             if self.network.uses_keypoints:
