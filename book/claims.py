@@ -5,7 +5,6 @@ the configuration that the library resolves today: without such runs an entry is
 """
 
 import sys
-from collections.abc import Mapping
 from itertools import groupby
 from math import isnan
 from pathlib import Path
@@ -17,7 +16,7 @@ from book.entries import PARTS, Entry
 from book.facts import AFTER_2500, LONG_PRETRAINING, LONGER, PRETRAINED, SCRATCH, STRONGER, TAUGHT, UNET, WIDE, evidence
 from book.findings import OPEN, as_it_is, luck, luck_of, measure, sizes_of, still_open, verdict_of
 from kaf.files import replacing
-from kaf.noise import Noise, in_words, luck_in_words, noise_floor
+from kaf.noise import NoiseByPlace, in_words, luck_in_words, noise_floor
 from kaf.records import FOLDER, lineage
 from kaf.report import p_value
 from kaf.verdicts import Comparison
@@ -65,15 +64,15 @@ def in_short(records: Path) -> list[str]:
             ":::{dropdown} The differences", *table(rows, luck(records)), ":::", ""]
 
 
-def by_verdict(found: list[Comparison], noise: Mapping[tuple[str, int, str], Noise]) -> str:
+def by_verdict(found: list[Comparison], noise: NoiseByPlace) -> str:
     """Where comparisons of one pair say what, such as ``*better* at scale smoke with M = 6, 20; *worse* at ...``."""
     said: dict[str, dict[str, list[str]]] = {}
     for c in found:
         over = luck_in_words(c, noise)
         verdict = f"*{c.verdict}*" + (f" (over trainings: {over})" if over else "")
-        scale = c.where.split(", ")[1]
-        said.setdefault(verdict, {}).setdefault(scale, []).append(c.m)
-    return "; ".join(f"{verdict} " + " and ".join(f"at {scale} with M = {', '.join(ms)}" for scale, ms in at.items())
+        said.setdefault(verdict, {}).setdefault(c.place.scale, []).append(str(c.place.m))
+    return "; ".join(f"{verdict} " + " and ".join(f"at scale {scale} with M = {', '.join(ms)}"
+                                                  for scale, ms in at.items())
                      for verdict, at in said.items())
 
 
@@ -119,18 +118,17 @@ def told(entry: Entry, found: list[Comparison], records: Path) -> str:
     return said or verdict_of(entry, found, luck(records))
 
 
-def table(found: list[Comparison], noise: Mapping[tuple[str, int, str], Noise]) -> list[str]:
+def table(found: list[Comparison], noise: NoiseByPlace) -> list[str]:
     """Comparisons as lines, a table for each data set and scale, beside the noise floor where ``noise`` has one."""
     lines = []
-    places = {c: ", ".join(c.where.split(", ")[:2]) for c in found}
-    known = list(dict.fromkeys(places.values()))
-    for at, some in groupby(sorted(found, key=lambda c: known.index(places[c])), key=places.get):
+    known = list(dict.fromkeys(c.place.setup for c in found))
+    for at, some in groupby(sorted(found, key=lambda c: known.index(c.place.setup)), key=lambda c: c.place.setup):
         lines += ["", f"On {at}:", "", "| | verdict | difference in Dice (95 % over patients) | p (Holm) | "
                   "95 % over trainings | noise floor | patients | trainings |", "|---|---|---|---|---|---|---|---|"]
         for c in some:
             floor, (low, high) = noise_floor(c, noise), c.over_runs
             told = in_words(c, noise) if c.testable else "too few patients to show any"
-            here = ", ".join(c.where.split(", ")[2:]) + (f", {c.steps} steps" if c.steps else "")
+            here = ", ".join([f"M = {c.place.m}", *c.place.details] + [f"{c.steps} steps"] * bool(c.steps))
             p = p_value(c.p).replace("-", "\u2011")  # a hyphen at which no line breaks
             lines.append(f"| {c.label} against {c.reference}, {here} | {told} | "
                          f"{signed(c.difference)} ({signed(c.low)} to {signed(c.high)}) | {p} | "
@@ -236,7 +234,7 @@ def twins(records: Path) -> str:
              for pair in zip(measure(entry, records), measure(entry, records, TWINS), strict=True)]
     few, many = (max((abs(a.difference - b.difference) for a, b in pairs if (a.patients > 16) == more), default=0.0)
                  for more in (False, True))
-    changed = "\n".join(dict.fromkeys(f"- {a.label} against {a.reference} ({a.where}): {a.verdict}, then {b.verdict}"
+    changed = "\n".join(dict.fromkeys(f"- {a.label} against {a.reference} ({a.place}): {a.verdict}, then {b.verdict}"
                                       for a, b in pairs if a.verdict != b.verdict))
     return f"""Two patients of ACDC, 074 and 076, hold the same images with other labels, as
 `python -m kaf.data.check acdc DIR` says, and lie in different folds. Where one is tested, no training takes the other

@@ -181,11 +181,12 @@ PARTS = {
               (Trial("length", (f"{WIDE}: brief", f"{SCRATCH}: brief", f"{PRETRAINED}: brief"), f"{UNET}: brief"),
                *(Trial("length", (LONG_PRETRAINING,), f"{method}: brief")
                  for method in (PRETRAINED, SCRATCH, UNET))), "07_ablations", facts=failed_training(2, 6)),
-        Entry("D14", "What do patients set aside from training say of augmentation, loss, fusion, a mean of weights "
-              "and mirrored prediction?",
+        Entry("D14", "What do patients set aside from training say of augmentation, loss, norm, fusion, a mean of "
+              "weights and mirrored prediction?",
               (Trial("recipes", settings(UNET, "half the augmentation", STRONGER, "no augmentation",
                                          "cross-entropy", "mean of weights", "predicted mirrored too",
                                          "trained and predicted mirrored"), UNET),
+               Trial("recipes", settings(UNET, f"{STRONGER}, instance norm"), f"{UNET}: {STRONGER}"),
                Trial("recipes", settings(SCRATCH, "light fusion"), SCRATCH)), "09_alternatives"),
         Entry("D15", "What does twice the augmentation bring to the UNets and to KAF, and who is ahead then?",
               (*(Trial(grid, settings(UNET, STRONGER), UNET) for grid in ("baseline", "augmented")),

@@ -13,13 +13,14 @@ from book.entries import PARTS, Entry
 from book.facts import SCRATCH, evidence
 from kaf.config import restore
 from kaf.finetune import get_method
-from kaf.noise import Noise, below_floor, noise_by_place, noise_floor
+from kaf.noise import NoiseByPlace, below_floor, noise_by_place, noise_floor
 from kaf.records import Record, lineage
-from kaf.verdicts import Comparison, comparisons, corrected, labelled, lost_dice, overall
+from kaf.verdicts import Comparison, Place, comparisons, corrected, labelled, lost_dice, overall
 from workflow.plan import Plan
 
 OPEN = "Open: nothing is recorded under today's configuration."
 ALONE = "for these trained networks alone"  # where it may be the luck of trainings
+Pair = tuple[frozenset[str], Place]
 FAIR = ": as many steps"  # of a reference that was trained for as long as both trainings of the other side
 
 
@@ -33,14 +34,14 @@ def measure(entry: Entry, records: Path, without: frozenset[str] = frozenset()) 
     return [replace(c, p=max(c.p, largest.get(_pair(c), 0.0))) for c in _corrected(entry, records, without)]
 
 
-def _pair(c: Comparison) -> tuple[frozenset[str], str]:
+def _pair(c: Comparison) -> Pair:
     """What a comparison shares with the same one elsewhere, from whichever side that is told."""
-    return frozenset((c.label, c.reference)), c.where
+    return frozenset((c.label, c.reference)), c.place
 
 
 @cache
-def _largest_p(records: Path, without: frozenset[str]) -> dict[tuple[frozenset[str], str], float]:
-    found: dict[tuple[frozenset[str], str], float] = {}
+def _largest_p(records: Path, without: frozenset[str]) -> dict[Pair, float]:
+    found: dict[Pair, float] = {}
     for entry in (entry for entries in PARTS.values() for entry in entries):
         for c in _corrected(entry, records, without):
             found[_pair(c)] = max(c.p, found.get(_pair(c), 0.0))
@@ -57,11 +58,11 @@ def _corrected(entry: Entry, records: Path, without: frozenset[str]) -> list[Com
             some = rows[rows["group"] == group] if group else rows
             lines = [line for label in trial.labels for line in lost_dice(some, label, trial.reference)] \
                 if trial.hardest and len(some) else comparisons(some, trial.labels, trial.reference)
-            found += [replace(line, where=f"{line.where}, {group}" if group else line.where) for line in lines]
+            found += [replace(line, place=line.place._replace(about=group)) if group else line for line in lines]
     return corrected(found)
 
 
-def verdict_of(entry: Entry, found: list[Comparison], noise: Mapping[tuple[str, int, str], Noise]) -> str:
+def verdict_of(entry: Entry, found: list[Comparison], noise: NoiseByPlace) -> str:
     """The verdict in words: of a claim whether it holds, of a question what the comparisons say.
 
     Where some references were trained for as many steps in all as the other side, and some were not, it has two parts.
@@ -94,7 +95,7 @@ def _limits(found: list[Comparison]) -> str:
     return f", {ALONE}" if shown and not any(c.runs > 1 and c.trainings_agree for c in shown) else ""
 
 
-def luck_of(found: list[Comparison], noise: Mapping[tuple[str, int, str], Noise]) -> tuple[str, str]:
+def luck_of(found: list[Comparison], noise: NoiseByPlace) -> tuple[str, str]:
     """How many of the differences that are shown hold over trainings, too, and how many are below the noise floor.
 
     Each as ``2 of 3``: of those of which it is known. Empty where it is known of none.
@@ -107,7 +108,7 @@ def luck_of(found: list[Comparison], noise: Mapping[tuple[str, int, str], Noise]
 
 
 @cache
-def luck(records: Path) -> Mapping[tuple[str, int, str], Noise]:
+def luck(records: Path) -> NoiseByPlace:
     """The noise between trainings, from the grid that measures it; made once."""
     return noise_by_place(evidence("seeds", records).rows)
 

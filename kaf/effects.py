@@ -1,6 +1,6 @@
 """What changes of a method do: a figure of paired comparisons (chapters 7 to 9)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from textwrap import fill
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kaf.canvas import DPI, WIDTH, looks, styled
-from kaf.noise import Noise, below_floor, noise_floor
+from kaf.noise import NoiseByPlace, below_floor, noise_floor
 from kaf.verdicts import Comparison
 
 LOOKS = looks(("better", "worse", "no difference shown"))
@@ -25,7 +25,7 @@ def short(c: Comparison) -> str:
 
 
 @styled
-def forest_figure(found: Sequence[Comparison], noise: Mapping[tuple[str, int, str], Noise] | None = None,
+def forest_figure(found: Sequence[Comparison], noise: NoiseByPlace | None = None,
                   versus: bool = False) -> Figure:
     """Differences in Dice with their 95 % intervals: a line for each comparison.
 
@@ -40,9 +40,9 @@ def forest_figure(found: Sequence[Comparison], noise: Mapping[tuple[str, int, st
     if not found:
         raise ValueError("there is no comparison to show; are these settings recorded?")
     if versus:
-        places = list(dict.fromkeys(map(_place, found)))
-        found = sorted(found, key=lambda c: places.index(_place(c)))
-    groups = [(name, list(lines)) for name, lines in groupby(found, key=_place if versus else _shared)]
+        panels = list(dict.fromkeys(map(_panel, found)))
+        found = sorted(found, key=lambda c: panels.index(_panel(c)))
+    groups = [(name, list(lines)) for name, lines in groupby(found, key=_panel if versus else _shared)]
     heights = [len(lines) * LINE * (1.3 if versus else 1) + MARGIN for _, lines in groups]  # of two lines of text
     figure, axes = plt.subplots(len(groups), 1, figsize=(WIDTH, sum(heights) + 0.3), dpi=DPI, layout="constrained",
                                 squeeze=False, sharex=True, gridspec_kw={"height_ratios": heights})
@@ -53,7 +53,7 @@ def forest_figure(found: Sequence[Comparison], noise: Mapping[tuple[str, int, st
                yticklabels=[fill(c.label, WRAP) if versus else short(c) for c in lines])
         ax.tick_params(labelbottom=True)
         if versus:
-            counts = [f"M = {c.m} ({c.patients}, {c.runs})".replace(" ", "\N{NO-BREAK SPACE}") for c in lines]
+            counts = [f"M = {c.place.m} ({c.patients}, {c.runs})".replace(" ", "\N{NO-BREAK SPACE}") for c in lines]
             against = [fill(f"{c.reference}, {count}", WRAP) for c, count in zip(lines, counts, strict=True)]
             ax.secondary_yaxis("right").set(yticks=range(len(lines)), yticklabels=against)
     if noise:  # a floor wider than all there is to see must not hide it
@@ -70,15 +70,15 @@ def forest_figure(found: Sequence[Comparison], noise: Mapping[tuple[str, int, st
 def _shared(c: Comparison) -> tuple[str, int]:
     """What the lines of a panel share, in words, and their steps, which are not said."""
     return (f"difference in Dice from {c.reference}\n"
-            f"{c.where}, {c.patients} patients, {c.runs} training{'s' * (c.runs > 1)} each"), c.steps
+            f"{c.place}, {c.patients} patients, {c.runs} training{'s' * (c.runs > 1)} each"), c.steps
 
 
-def _place(c: Comparison) -> tuple[str]:
+def _panel(c: Comparison) -> tuple[str]:
     """What the lines of a panel share whose references differ, in words."""
-    return (f"difference in Dice from what stands on the right\n{c.place}",)
+    return ("difference in Dice from what stands on the right\n" + ", ".join([c.place.setup, *c.place.details]),)
 
 
-def _lines(ax: Axes, lines: Sequence[Comparison], noise: Mapping[tuple[str, int, str], Noise]) -> None:
+def _lines(ax: Axes, lines: Sequence[Comparison], noise: NoiseByPlace) -> None:
     """The comparisons with one reference, first one on top."""
     ax.axvline(0, color="black", lw=1)
     for y, c in enumerate(lines):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from kaf.verdicts import SHARED, Comparison, labelled, place_name
+from kaf.verdicts import SHARED, Comparison, Place, labelled, place_of
 
 #: Columns of trainings that differ in nothing but their seed.
 SAME = ["label", *SHARED, "draw", "fold"]
@@ -18,6 +18,10 @@ class Noise(NamedTuple):
 
     variance: float
     freedom: int
+
+
+#: Of which trainings a noise is: their place, steps of training, and method.
+NoiseByPlace = Mapping[tuple[Place, int, str], Noise]
 
 
 def training_scores(rows: pd.DataFrame) -> pd.Series:
@@ -50,22 +54,22 @@ def run_noise(rows: pd.DataFrame) -> float:
     return float(np.sqrt(measure_noise(rows).variance))
 
 
-def noise_by_place(rows: pd.DataFrame) -> dict[tuple[str, int, str], Noise]:
-    """:func:`measure_noise` by place, length of training and method: ``Comparison.where``, its ``steps``, the name."""
+def noise_by_place(rows: pd.DataFrame) -> NoiseByPlace:
+    """:func:`measure_noise` of every place, length of training and method that has some."""
     groups = rows.groupby([*SHARED, "steps", "method"])
-    found = {(place_name(*where), int(steps), method): measure_noise(some) for (*where, steps, method), some in groups}
+    found = {(place_of(*where), int(steps), method): measure_noise(some) for (*where, steps, method), some in groups}
     return {place: noise for place, noise in found.items() if noise.freedom}
 
 
-def noise_floor(c: Comparison, noise: Mapping[tuple[str, int, str], Noise]) -> float:
+def noise_floor(c: Comparison, noise: NoiseByPlace) -> float:
     """What the luck of trainings alone makes of the difference, at most, in 95 of 100 cases; NaN where it is unknown.
 
     ``noise`` is that of :func:`noise_by_place`. Where it knows one of the two methods only, the other counts as alike;
     runs of other folds and draws count as independent, and the quantile is Student's, for two methods with the degrees
     of freedom of Welch (1947). It is unknown, too, where one side goes on from the other and shares its luck.
     """
-    known = {name: noise[c.where, c.steps, name] for name in (c.label.split(":")[0], c.reference.split(":")[0])
-             if (c.where, c.steps, name) in noise}
+    known = {name: noise[c.place, c.steps, name] for name in (c.label.split(":")[0], c.reference.split(":")[0])
+             if (c.place, c.steps, name) in noise}
     if not known or c.related:
         return float("nan")
     sides = list(known.values())
@@ -75,12 +79,12 @@ def noise_floor(c: Comparison, noise: Mapping[tuple[str, int, str], Noise]) -> f
     return float(quantile * np.sqrt(2 / len(sides) * total / c.runs))
 
 
-def in_words(c: Comparison, noise: Mapping[tuple[str, int, str], Noise]) -> str:
+def in_words(c: Comparison, noise: NoiseByPlace) -> str:
     """The verdict over patients, with a remark where the luck of trainings alone could have made the difference."""
     return f"{c.verdict}, below the noise floor" if below_floor(c, noise) else c.verdict
 
 
-def luck_in_words(c: Comparison, noise: Mapping[tuple[str, int, str], Noise]) -> str:
+def luck_in_words(c: Comparison, noise: NoiseByPlace) -> str:
     """What is known of other trainings where a difference is shown; empty where none is."""
     if not c.shown:
         return ""
@@ -88,7 +92,7 @@ def luck_in_words(c: Comparison, noise: Mapping[tuple[str, int, str], Noise]) ->
     return f"{told}; below the noise floor" if below_floor(c, noise) else told
 
 
-def floor_in_words(c: Comparison, noise: Mapping[tuple[str, int, str], Noise]) -> str:
+def floor_in_words(c: Comparison, noise: NoiseByPlace) -> str:
     """The :func:`noise_floor`, or why there is none: without a word, an unknown one would read as none."""
     floor = noise_floor(c, noise)
     if np.isnan(floor):
@@ -96,6 +100,6 @@ def floor_in_words(c: Comparison, noise: Mapping[tuple[str, int, str], Noise]) -
     return f"noise floor {floor:.3f}"
 
 
-def below_floor(c: Comparison, noise: Mapping[tuple[str, int, str], Noise]) -> bool:
+def below_floor(c: Comparison, noise: NoiseByPlace) -> bool:
     """Whether a difference is shown over patients and yet smaller than its :func:`noise_floor`."""
     return c.shown and abs(c.difference) < noise_floor(c, noise)

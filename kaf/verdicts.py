@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,13 +16,36 @@ SHARED = ["dataset", "protocol", "scale", "m"]  # one comparison lies within one
 PAIRED = ["draw", "fold", "seed"]  # and is made of the runs that both sides have
 
 
+class Place(NamedTuple):
+    """Where a comparison lies. As text it reads ``acdc, scale laptop, M = 2``, with its details behind."""
+
+    dataset: str
+    scale: str
+    m: int  # number of labelled patients
+    protocol: str = ""  # empty for the usual one: patients of the fold test, and are in no training
+    about: str = ""  # a corruption with its level, or a group of patients; empty for all images
+
+    @property
+    def setup(self) -> str:
+        """Data set and scale."""
+        return f"{self.dataset}, scale {self.scale}"
+
+    @property
+    def details(self) -> list[str]:
+        """What is not usual, each in words."""
+        return [f"protocol: {self.protocol}"] * bool(self.protocol) + [self.about] * bool(self.about)
+
+    def __str__(self) -> str:
+        return ", ".join([self.setup, f"M = {self.m}", *self.details])
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One line of evidence: ``label`` against ``reference``, a difference of means over patients."""
 
     label: str
     reference: str
-    where: str  # data set, scale, M
+    place: Place
     patients: int
     runs: int  # pairs of runs: folds, draws and seeds that both sides have
     difference: float
@@ -45,16 +69,6 @@ class Comparison:
         if self.testable and self.p < ALPHA and self.high < 0:
             return "worse"
         return "no difference shown"
-
-    @property
-    def m(self) -> str:
-        """Number of labelled patients, as ``where`` has it."""
-        return self.where.partition(", M = ")[2].partition(", ")[0]
-
-    @property
-    def place(self) -> str:
-        """Data set, scale and protocol: ``where`` without M."""
-        return self.where.replace(f", M = {self.m}", "")
 
     @property
     def shown(self) -> bool:
@@ -98,7 +112,7 @@ def comparisons(rows: pd.DataFrame, labels: Sequence[str], reference: str) -> li
             steps = set(both["steps"]) if "steps" in both else {0}
             related = "network" in both and both.groupby(PAIRED)["network"].nunique().eq(1).all()
             found.append(Comparison(
-                label, reference, place_name(*where), int(line["patients"]), runs, line["difference"], line["low"],
+                label, reference, place_of(*where), int(line["patients"]), runs, line["difference"], line["low"],
                 line["high"], line["p_wilcoxon"], int(steps.pop()) if len(steps) == 1 else 0,
                 _over_runs(both, label, reference), bool(related)))
     return found
@@ -116,7 +130,7 @@ def lost_dice(rows: pd.DataFrame, label: str, reference: str) -> list[Comparison
     for kind, some in rows[rows["corruption"] != ""].groupby("corruption", sort=False):
         level = hardest(some, kind)
         lines = comparisons(some[some["level"] == level].drop(columns="label"), [label], reference)
-        found += [replace(line, where=f"{line.where}, {kind} {level:g}") for line in lines]
+        found += [replace(line, place=line.place._replace(about=f"{kind} {level:g}")) for line in lines]
     return found
 
 
@@ -144,10 +158,9 @@ def _over_runs(rows: pd.DataFrame, label: str, reference: str) -> tuple[float, f
     return float(difference.mean() - half), float(difference.mean() + half)
 
 
-def place_name(dataset: str, protocol: str, scale: str, m: int) -> str:
-    """Where a comparison lies, in words."""
-    own = "" if protocol.startswith("patient") else f", protocol: {protocol}"
-    return f"{dataset}, scale {scale}, M = {m}{own}"
+def place_of(dataset: str, protocol: str, scale: str, m: int) -> Place:
+    """The place of rows that share these values, in the order of :data:`SHARED`."""
+    return Place(dataset, scale, int(m), "" if protocol.startswith("patient") else protocol)
 
 
 def overall(found: Sequence[Comparison]) -> str:

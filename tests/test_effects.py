@@ -8,9 +8,9 @@ from matplotlib.container import ErrorbarContainer
 
 from kaf.effects import LOOKS, forest_figure, short
 from kaf.noise import Noise, noise_floor
-from kaf.verdicts import Comparison
+from kaf.verdicts import Comparison, Place
 
-BETTER = Comparison("KAF: level 1", "KAF", "acdc, scale smoke, M = 6", 16, 1, 0.02, 0.01, 0.04, 0.0004)
+BETTER = Comparison("KAF: level 1", "KAF", Place("acdc", "smoke", 6), 16, 1, 0.02, 0.01, 0.04, 0.0004)
 NOTHING = replace(BETTER, label="KAF: level 2", difference=-0.01, low=-0.03, high=0.02, p=0.5)
 OTHER = replace(NOTHING, reference="UNet")
 
@@ -43,8 +43,8 @@ def test_comparisons_over_other_patients_or_trainings_have_a_panel_of_their_own(
 
 
 def test_lines_with_references_of_their_own_name_them_on_the_right():
-    few = replace(OTHER, where="acdc, scale smoke, M = 2", patients=80, runs=5)
-    inner = replace(BETTER, where="acdc, scale smoke, M = 6, protocol: inner")
+    few = replace(OTHER, place=Place("acdc", "smoke", 2), patients=80, runs=5)
+    inner = replace(BETTER, place=Place("acdc", "smoke", 6, "inner"))
     figure = forest_figure([BETTER, few, inner], versus=True)
     panels = [ax for ax in figure.axes if ax.get_xlabel()]
     assert [ax.get_xlabel().split("\n")[1] for ax in panels] == ["acdc, scale smoke",
@@ -64,7 +64,7 @@ def test_only_what_is_shown_is_filled():
 def test_what_is_shown_but_may_be_luck_is_half_filled():
     line = replace(BETTER, steps=400)
     for spread, style in ((1.0, "left"), (1e-6, "full")):
-        figure = forest_figure([line], {(BETTER.where, 400, "KAF"): Noise(spread, 3)})
+        figure = forest_figure([line], {(BETTER.place, 400, "KAF"): Noise(spread, 3)})
         assert lines_of(figure.axes[0])[0].get_fillstyle() == style
         words = [text.get_text() for text in figure.legends[0].get_texts()]
         assert ("below the noise floor" in words) == (style == "left")
@@ -72,7 +72,7 @@ def test_what_is_shown_but_may_be_luck_is_half_filled():
 
 def test_the_bar_is_what_luck_makes_of_as_many_runs():
     assert not forest_figure([BETTER]).axes[0].patches
-    noise = {(BETTER.where, 400, "KAF"): Noise(0.0001, 3)}
+    noise = {(BETTER.place, 400, "KAF"): Noise(0.0001, 3)}
     assert not forest_figure([BETTER], noise).axes[0].patches  # how long it was trained is not known
     lines = [replace(c, steps=400) for c in (BETTER, NOTHING)]
     single, five = forest_figure([*lines, replace(lines[0], runs=5)], noise).axes
@@ -81,7 +81,7 @@ def test_the_bar_is_what_luck_makes_of_as_many_runs():
         (pytest.approx(-floor), pytest.approx(2 * floor), y) for y in (0, 1)]
     assert five.patches[0].get_width() == pytest.approx(2 * floor / 5**0.5)
     assert five.get_xlim() == pytest.approx((-0.05, 0.05)) and floor < 0.05  # 1.25 of the farthest end
-    wide = forest_figure(lines, {(BETTER.where, 400, "KAF"): Noise(1.0, 3)}).axes[0]
+    wide = forest_figure(lines, {(BETTER.place, 400, "KAF"): Noise(1.0, 3)}).axes[0]
     assert wide.get_xlim() == pytest.approx((-0.05, 0.05)) and wide.patches[0].get_width() > 1
 
 

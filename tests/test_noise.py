@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 
 from kaf.noise import Noise, floor_in_words, in_words, luck_in_words, noise_by_place, noise_floor, run_noise
-from kaf.verdicts import Comparison
+from kaf.verdicts import Comparison, Place
 
-PLACE = "acdc, scale laptop, M = 2"
+PLACE = Place("acdc", "laptop", 2)
 C = Comparison("KAF: level 1", "KAF", PLACE, 16, 1, 0.02, 0.01, 0.04, 0.0004, 400)
 
 
@@ -51,7 +51,8 @@ def test_the_floor_is_that_of_both_sides_and_of_all_their_trainings():
     assert 3 < welch < 4
     assert noise_floor(replace(C, reference="UNet"), noise) == pytest.approx(stats.t.ppf(0.975, welch) * 0.002**0.5)
     assert noise_floor(replace(C, reference="SwinUNETR"), noise) == pytest.approx(own)  # the other counts as alike
-    for other in (replace(C, where="elsewhere"), replace(C, steps=2000), replace(C, label="GCL", reference="PCL")):
+    elsewhere = replace(C, place=PLACE._replace(m=6))
+    for other in (elsewhere, replace(C, steps=2000), replace(C, label="GCL", reference="PCL")):
         assert np.isnan(noise_floor(other, noise))
 
 

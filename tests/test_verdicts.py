@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from kaf.verdicts import Comparison, comparisons, corrected, labelled, lost_dice, overall
+from kaf.verdicts import Comparison, Place, comparisons, corrected, labelled, lost_dice, overall
 
 
 def rows(method="UNet", setting="", shift=0.0, m=2, folds=(0,), patients=16, spread=0.01, seed=0):
@@ -24,14 +24,14 @@ def compared(*tables, labels=("KAF",), reference="UNet"):
 
 
 def line(difference=0.02, low=0.01, high=0.03, p=0.001):
-    return Comparison("KAF", "UNet", "acdc, scale laptop, M = 2", 16, 1, difference, low, high, p)
+    return Comparison("KAF", "UNet", Place("acdc", "laptop", 2), 16, 1, difference, low, high, p)
 
 
 @pytest.mark.parametrize("shift, verdict", [(0.05, "better"), (-0.05, "worse"), (0.0, "no difference shown")])
 def test_a_difference_is_found_where_there_is_one(shift, verdict):
     found, = compared(rows(), rows("KAF", shift=shift, seed=5))
     assert found.verdict == verdict and found.difference == pytest.approx(shift, abs=0.01)
-    assert (found.patients, found.runs, found.where) == (16, 1, "acdc, scale laptop, M = 2")
+    assert (found.patients, found.runs, found.place) == (16, 1, Place("acdc", "laptop", 2))
 
 
 @pytest.mark.parametrize("low, high, p, verdict", [
@@ -60,7 +60,7 @@ def test_only_runs_with_a_partner_are_compared():
 def test_settings_are_their_own_labels_and_numbers_of_labels_their_own_lines():
     tables = [rows("KAF", m=m, seed=m) for m in (2, 6)] + [rows("KAF", "level 1", m=m, seed=9 - m) for m in (2, 6)]
     found = compared(*tables, labels=("KAF: level 1",), reference="KAF")
-    assert [c.where for c in found] == ["acdc, scale laptop, M = 2", "acdc, scale laptop, M = 6"]
+    assert [str(c.place) for c in found] == ["acdc, scale laptop, M = 2", "acdc, scale laptop, M = 6"]
     assert set(labelled(pd.concat(tables))["label"]) == {"KAF", "KAF: level 1"}
 
 
@@ -101,7 +101,7 @@ def test_what_a_corruption_costs_is_compared_at_its_hardest():
     both = pd.concat([state("UNet", 0.0, -0.2, 1), state("KAF", 0.1, -0.05, 7)])
     found, = lost_dice(both, "KAF", "UNet")
     assert found.difference == pytest.approx(0.05, abs=0.01)  # it loses .15, the UNet .2
-    assert found.where == "acdc, scale laptop, M = 2, blur 3"
+    assert str(found.place) == "acdc, scale laptop, M = 2, blur 3"
 
 
 @pytest.mark.parametrize("kind, mild, hard", [("blur", 1.0, 3.0), ("contrast", 0.75, 0.1)])
@@ -112,7 +112,7 @@ def test_the_hardest_level_is_found_in_any_order_of_the_rows(kind, mild, hard):
                           for n, (name, level, shift) in enumerate(levels)], ignore_index=True)
 
     found, = lost_dice(pd.concat([state("UNet", 0.2, 1), state("KAF", 0.05, 7)]), "KAF", "UNet")
-    assert found.difference == pytest.approx(0.15, abs=0.01) and found.where.endswith(f", {kind} {hard:g}")
+    assert found.difference == pytest.approx(0.15, abs=0.01) and found.place.about == f"{kind} {hard:g}"
 
 
 def test_the_interval_over_trainings_takes_each_pair_once():

@@ -15,11 +15,12 @@ from kaf.evaluate import pooled_dice
 from kaf.finetune import METHODS
 from kaf.noise import Noise, below_floor
 from kaf.records import CORRUPTED, FOLDER, Record, read_costs, write_record
-from kaf.verdicts import Comparison
+from kaf.verdicts import Comparison, Place
 from tests.workflow.test_plan import record_of
 from workflow.grids import expand, load_grids
 
 ROOT = Path(__file__).parents[2]
+PLACE = Place("acdc", "smoke", 2)
 SPEC = importlib.util.spec_from_file_location("claims", ROOT / "book" / "claims.py")
 claims = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(claims)
@@ -129,11 +130,11 @@ def test_one_comparison_has_one_verdict_in_all_entries():
     for entry in ENTRIES.values():
         for c in claims.measure(entry, FOLDER):
             side = c if (c.label, c.reference) == tuple(sorted((c.label, c.reference))) else c.flipped
-            verdicts.setdefault((side.label, side.reference, side.where), set()).add((side.verdict, side.p))
+            verdicts.setdefault((side.label, side.reference, side.place), set()).add((side.verdict, side.p))
     assert len(verdicts) > 100 and all(len(said) == 1 for said in verdicts.values())
     several = [c for key in ("M2", "M3") for c in claims.measure(ENTRIES[key], FOLDER) if c.reference != WIDE]
-    assert {(frozenset((c.label, c.reference)), c.where) for c in several} & {
-        (frozenset((c.label, c.reference)), c.where) for c in claims.measure(ENTRIES["C1"], FOLDER)}
+    assert {(frozenset((c.label, c.reference)), c.place) for c in several} & {
+        (frozenset((c.label, c.reference)), c.place) for c in claims.measure(ENTRIES["C1"], FOLDER)}
 
 
 def test_a_difference_that_rounds_to_nothing_has_no_sign():
@@ -163,7 +164,7 @@ def test_pathology_is_looked_at_group_by_group(tmp_path):
     for job in jobs("fewshot", "kaf_scratch", "kaf_pretrained"):
         write_record(patients(job, 0.8 if job.method == "kaf_pretrained" else 0.7), "any", tmp_path)
     found = claims.measure(ENTRIES["L2"], tmp_path)
-    assert [c.where[-3:] for c in found] == [", A", ", B"] and {c.patients for c in found} == {8}
+    assert [c.place.about for c in found] == ["A", "B"] and {c.patients for c in found} == {8}
 
 
 def test_corruption_is_told_by_what_is_lost_and_by_its_keypoints(tmp_path):
@@ -224,7 +225,7 @@ def test_costs_are_those_of_the_benchmarks(tmp_path):
 
 def test_one_verdict_in_words():
     entry = replace(ENTRIES["M3"], claim="worse")
-    line = Comparison("a", "b", "", 16, 5, -0.1, -0.2, -0.05, 0.001, over_runs=(-0.2, -0.01))
+    line = Comparison("a", "b", PLACE, 16, 5, -0.1, -0.2, -0.05, 0.001, over_runs=(-0.2, -0.01))
     nothing = replace(line, p=1.0)
     assert claims.verdict_of(entry, [line], {}) == "Supported."
     assert claims.verdict_of(entry, [line, nothing], {}) == "Supported in some comparisons, not shown in others."
@@ -236,10 +237,10 @@ def test_one_verdict_in_words():
 
 
 def test_what_luck_can_make_is_no_support():
-    entry, place = replace(ENTRIES["M3"], claim="worse"), "acdc, scale smoke, M = 2"
-    line = Comparison("a", "b", place, 16, 5, -0.1, -0.2, -0.05, 0.001, 400, over_runs=(-0.2, 0.1))
+    entry = replace(ENTRIES["M3"], claim="worse")
+    line = Comparison("a", "b", PLACE, 16, 5, -0.1, -0.2, -0.05, 0.001, 400, over_runs=(-0.2, 0.1))
     said = "Not shown beyond the luck of trainings; supported over these patients."
-    wide, narrow = ({(place, 400, "a"): Noise(variance, 3)} for variance in (0.1, 1e-6))
+    wide, narrow = ({(PLACE, 400, "a"): Noise(variance, 3)} for variance in (0.1, 1e-6))
     assert claims.verdict_of(entry, [line], wide) == said
     assert claims.verdict_of(entry, [line], narrow) == "Supported, for these trained networks alone."
     assert claims.verdict_of(entry, [replace(line, over_runs=(-0.2, -0.01))], wide) == "Supported."
@@ -249,14 +250,14 @@ def test_what_luck_can_make_is_no_support():
                                               (5, (-0.2, 0.1), ", for these trained networks alone."),
                                               (5, (-0.2, -0.01), "in some.")])
 def test_a_verdict_is_limited_where_nothing_that_is_shown_holds_over_trainings(runs, over, ends):
-    line = Comparison("a", "b", "", 16, runs, -0.1, -0.2, -0.05, 0.001, over_runs=over)
+    line = Comparison("a", "b", PLACE, 16, runs, -0.1, -0.2, -0.05, 0.001, over_runs=over)
     said = claims.verdict_of(replace(ENTRIES["M3"], claim=""), [line, replace(line, p=1.0)], {})
     assert said.startswith("Worse in some") and said.endswith(ends)
     assert claims.verdict_of(ENTRIES["M3"], [replace(line, p=1.0)], {}) == "Not shown."
 
 
 def test_each_half_of_a_verdict_is_limited_by_itself():
-    line = Comparison("a", "b", "", 16, 5, -0.1, -0.2, -0.05, 0.001, over_runs=(-0.2, -0.01))
+    line = Comparison("a", "b", PLACE, 16, 5, -0.1, -0.2, -0.05, 0.001, over_runs=(-0.2, -0.01))
     fair = replace(line, reference="b: as many steps", over_runs=(-0.2, 0.1))
     said = claims.verdict_of(ENTRIES["M3"], [line, fair], {})
     assert said == "Worse; beside as many steps in all: worse, for these trained networks alone."
@@ -288,31 +289,30 @@ def test_what_the_first_pages_say_of_the_outcome_is_so():
     assert len(beside[WIDE]) > 5 and not any(c.verdict == "better" for c in beside[WIDE])
     ahead = [c for c in beside[UNET] if c.verdict == "better"]
     assert len(beside[UNET]) > 10
-    assert {(c.label, c.where[-3:]) for c in ahead} == {(LONG_PRETRAINING, "= 6"), (SCRATCH, " 20")}
+    assert {(c.label, c.place.m) for c in ahead} == {(LONG_PRETRAINING, 6), (SCRATCH, 20)}
     assert all(below_floor(c, claims.luck(FOLDER)) or not c.trainings_agree for c in ahead)
     assert any(c.verdict == "better" and "self-trained" in c.label for c in found)
     first_page = " ".join((claims.BOOK / "index.md").read_text().split())
     assert told in first_page and gained in first_page
-    augmented = [c for c in claims.measure(ENTRIES["D15"], FOLDER) if c.m == "2"]
-    (stronger,) = (c for c in augmented if "scale laptop" in c.where)
+    augmented = [c for c in claims.measure(ENTRIES["D15"], FOLDER) if c.place.m == 2]
+    (stronger,) = (c for c in augmented if c.place.scale == "laptop")
     itself = [c for c in augmented if c.label == f"{c.reference}: {facts.STRONGER}"]
     assert {c.reference for c in itself} == {UNET, WIDE, SCRATCH} and all(c.verdict == "better" for c in itself)
     (behind,) = (c for c in augmented if c.reference == f"{WIDE}: {facts.STRONGER}")
     assert behind.label == f"{SCRATCH}: {facts.STRONGER}" and behind.verdict == "worse"
     pretrained = [c.difference for key in ("M2", "C1", "D11", "D13") for line in claims.measure(ENTRIES[key], FOLDER)
-                  for c in (line, line.flipped) if c.where.endswith("M = 2") and c.reference.split(":")[0] in
+                  for c in (line, line.flipped) if c.place.m == 2 and c.reference.split(":")[0] in
                   (UNET, SCRATCH) and c.label.split(":")[0] in (*facts.OTHERS, facts.PRETRAINED, "Restoration")]
     assert stronger.trainings_agree and stronger.difference > max(pretrained) and len(pretrained) > 8
     assert "did not beat a UNet of the same widths" in " ".join((ROOT / "README.md").read_text().split())
 
 
 def test_differences_are_counted_that_hold_over_trainings_and_that_are_below_the_floor():
-    place = "acdc, scale smoke, M = 2"
-    line = Comparison("a", "b", place, 16, 1, -0.1, -0.2, -0.05, 0.001, 400)
+    line = Comparison("a", "b", PLACE, 16, 1, -0.1, -0.2, -0.05, 0.001, 400)
     several = replace(line, runs=5, over_runs=(-0.2, -0.01))
     lines = [line, several, replace(several, over_runs=(-0.2, 0.1)), replace(line, p=1.0)]
     assert claims.luck_of(lines, {}) == ("1 of 2", "") and claims.luck_of(lines[-1:], {}) == ("", "")
-    assert claims.luck_of(lines, {(place, 400, "a"): Noise(0.002, 3)}) == ("1 of 2", "1 of 3")
+    assert claims.luck_of(lines, {(PLACE, 400, "a"): Noise(0.002, 3)}) == ("1 of 2", "1 of 3")
 
 
 def test_how_far_it_got_is_said_beside_the_paper(tmp_path):
