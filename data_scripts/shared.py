@@ -20,7 +20,7 @@ def parser(description: str, store: str, spacing_mm: float | None, usual: str = 
     usual = usual or usual_spacing(spacing_mm)
     result.add_argument("--spacing", type=spacing, default=spacing_mm,
                         help=f"mm in plane, or {NATIVE}: as in the files (default: {usual})")
-    result.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
+    result.add_argument("--workers", type=int, help="processes (default: one for each core that has memory)")
     result.add_argument("--accept-licence", action="store_true", help="you have read and accept the terms")
     result.add_argument("--check-only", action="store_true", help="read every file, write no store")
     return result

@@ -3,7 +3,6 @@
 Everything is found again by its content: calling the same thing twice resumes it or returns at once.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +35,6 @@ from kaf.pretrain import KINDS, fingerprint, pretrain
 from kaf.records import TESTED, read_rows
 from kaf.runs import Run
 from kaf.selftrain import selftrain
-from kaf.usage import count_cores
 
 PHANTOM_PATIENTS = {"smoke": 20, "laptop": 80, "full": 80}
 #: Who trains and who tests, as the rows of results say it. The paper's scores are those of pooled voxels
@@ -49,7 +47,6 @@ PROTOCOLS = {
     "external": "a test set of its own, no test patient in pretraining",
 }
 ROW = [*COLUMNS, "group"]
-PREPARER_GB = 2  # memory that a process takes which prepares a scan of CHD
 LABELLED = {"smoke": (2,), "laptop": (2, 8), "full": (2, 6, 10, 20)}  # numbers M of labelled patients
 
 
@@ -85,7 +82,7 @@ class Study:
 
         The paper's protocol has draw 0 only. Raises ``ValueError`` for another.
         """
-        known = labelled_patients(self.store)
+        known = self.store.labelled_patients
         train = tuple(p for p in self.split.train if p in known)
         if self.protocol == "paper":
             if draw:
@@ -212,15 +209,15 @@ def open_study(experiment: Experiment, data_root: str | Path = "", output: str |
         kfold(patients, folds)
     settings = StoreSettings(dataset, experiment.data.spacing_mm, detector=experiment.data.detector)
     name = f"{dataset}-{store_name(experiment)}"
-    store, test_store = prepare(dataset, root, home / "stores" / name, settings, preparers()), None
+    store, test_store = prepare(dataset, root, home / "stores" / name, settings), None
     if external:
-        test_store = prepare(dataset, test_root, home / "stores" / f"{name}-test", settings, preparers())
+        test_store = prepare(dataset, test_root, home / "stores" / f"{name}-test", settings)
         split = external_test(store, test_store)
-        if silent := sorted(set(split.test) - labelled_patients(test_store)):
+        if silent := sorted(set(split.test) - test_store.labelled_patients):
             raise ValueError(f"{test_root} has no labels of {', '.join(silent)}: nobody can be tested without; add "
                              "them, or take these patients out of the folder")
     else:
-        known = labelled_patients(store)
+        known = store.labelled_patients
         split = split_by(protocol, {p: g for p, g in store.patients.items() if p in known}, folds)[fold]
         others = tuple(p for p in store.patients if p not in known)  # without labels they can be pretrained with
         split = Split(split.train + others, split.test) if others else split
@@ -228,19 +225,6 @@ def open_study(experiment: Experiment, data_root: str | Path = "", output: str |
             split = without_twins(split, store)
     return Study(experiment, store, split, fold, home / "runs", device, devices, num_nodes, protocol, workers,
                  test_store)
-
-
-def preparers() -> int:
-    """How many processes prepare a data set: one for each core, as far as memory allows, and 2 at least."""
-    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):  # Windows does not say how much there is
-        return 2
-    gigabytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
-    return max(2, min(count_cores(), int(gigabytes / 2 / PREPARER_GB)))  # half of it: others work here, too
-
-
-def labelled_patients(store: Store) -> set[str]:
-    """Who can be trained with and tested: the patients of a store with labels of at least one frame."""
-    return {store.volumes[v].patient for v in store.select(labelled=True)}
 
 
 def split_by(protocol: str, groups: Mapping[str, str], folds: int) -> list[Split]:

@@ -53,13 +53,6 @@ def test_another_seed_is_another_training_for_the_same_patients(here):
     assert not np.array_equal(first, second)
 
 
-@pytest.mark.parametrize("cores, gigabytes, processes", [(1, 4, 2), (2, 24, 2), (16, 16, 4), (16, 256, 16)])
-def test_a_data_set_is_prepared_on_all_cores_that_have_memory(cores, gigabytes, processes, monkeypatch):
-    monkeypatch.setattr(study, "count_cores", lambda: cores)
-    monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": gigabytes * 250_000, "SC_PAGE_SIZE": 4000}.get)
-    assert study.preparers() == processes
-
-
 @pytest.fixture
 def scored(monkeypatch):
     """For whom scores were asked; none are computed, and test patients need not be in the store."""

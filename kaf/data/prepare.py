@@ -23,7 +23,9 @@ from kaf.data.store import Store, StoreSettings, VolumeRecord
 from kaf.files import building, digest_once, exclusive, file_digest, make_writable, seal
 from kaf.keypoints import Keypoints, deduplicate, get_detector
 from kaf.progress import progress_bar
+from kaf.usage import count_cores
 
+WORKER_GB = 2  # memory that a process takes which prepares a scan of CHD
 GUARD = 'put the code of your script under `if __name__ == "__main__":`, or pass workers=1'
 
 
@@ -32,13 +34,14 @@ def prepare(
     root: str | Path,
     out: str | Path,
     settings: StoreSettings | None = None,
-    workers: int = 2,
+    workers: int | None = None,
     progress: bool = True,
 ) -> Store:
     """Prepare the data set in ``root`` into the store ``out`` and open it.
 
     Continues where a killed run stopped and adds volumes that are new in ``root``; a second process
-    waits for the first. ``workers`` processes share the patients; with 1 everything happens in this one.
+    waits for the first. ``workers`` processes share the patients, by default :func:`preparers`; with 1 everything
+    happens in this one.
     Of a file's header only size, spacing and orientation are kept. Names of files and of patient folders are kept as
     ids: where they identify someone, rename them before.
 
@@ -48,6 +51,7 @@ def prepare(
     ``RuntimeError`` where a process ends before its work is done, as those of a script without a guard do.
     """
     settings, root, out = settings or StoreSettings.usual(dataset), Path(root), Path(out)
+    workers = preparers() if workers is None else workers
     if out.resolve() == root.resolve():
         raise ValueError(f"{out} is the folder of the data set itself; give the store another one")
     if settings.dataset != dataset:
@@ -68,6 +72,14 @@ def prepare(
         if not is_complete(out):  # a finished store keeps the versions that made it
             write_manifest(out, settings, [done[case.id] for case in cases], complete=True)
     return Store.open(out, settings)
+
+
+def preparers() -> int:
+    """How many processes prepare a data set: one for each core, as far as memory allows, and 2 at least."""
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):  # Windows does not say how much there is
+        return 2
+    gigabytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    return max(2, min(count_cores(), int(gigabytes / 2 / WORKER_GB)))  # half of it: others work here, too
 
 
 def _run(cases: list[Case], root, out, settings, workers, progress) -> dict[str, VolumeRecord]:

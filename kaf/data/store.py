@@ -137,6 +137,11 @@ class Store:
             f"{labelled} labelled, {sum(v.shape[0] for v in self.volumes)} slices)"
         )
 
+    @property
+    def labelled_patients(self) -> set[str]:
+        """Who can be trained with and tested: the patients with labels of at least one frame."""
+        return {v.patient for v in self.volumes if v.labelled}
+
     def image(self, v: int) -> np.ndarray:
         """Volume ``v`` as 8-bit memory map ``(S, H, W)``."""
         return self._array(v, "image")

@@ -13,7 +13,7 @@ import pytest
 import kaf.data.prepare as module
 from kaf.data import filling
 from kaf.data.cases import read_volume
-from kaf.data.prepare import find_keypoints, prepare, prepare_volume, statistics, to_8bit
+from kaf.data.prepare import find_keypoints, prepare, prepare_volume, preparers, statistics, to_8bit
 from kaf.data.store import Store, StoreSettings
 from kaf.files import DRAFT
 from tests.data.layouts import write_acdc_patient
@@ -232,3 +232,10 @@ def test_volume_without_label_writes_none(acdc_root):
     case = next(c for c in find_cases("acdc", acdc_root) if c.label is None)
     arrays, _ = prepare_volume(read_volume(case), SETTINGS)
     assert sorted(arrays) == ["image.npy", "keypoints.npy"]
+
+
+@pytest.mark.parametrize("cores, gigabytes, processes", [(1, 4, 2), (2, 24, 2), (16, 16, 4), (16, 256, 16)])
+def test_a_data_set_is_prepared_on_all_cores_that_have_memory(cores, gigabytes, processes, monkeypatch):
+    monkeypatch.setattr(module, "count_cores", lambda: cores)
+    monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": gigabytes * 250_000, "SC_PAGE_SIZE": 4000}.get)
+    assert preparers() == processes
