@@ -153,6 +153,15 @@ def test_likeness_of_anatomy_is_told_by_group(tmp_path):
     assert facts.likeness_by_group(FOLDER) in (ROOT / "book" / "appendix" / "claims.md").read_text()
 
 
+def test_the_plain_unet_is_told_by_its_means(tmp_path):
+    assert facts.plain(tmp_path / "none") == ""
+    for job in (job for job in expand(load_grids()["baseline"]) if job.fold < 2 and job.setting != facts.STRONGER):
+        write_record(patients(job, 0.7 if job.setting else 0.6), "any", tmp_path)
+    said = facts.plain(tmp_path)
+    assert "UNet 0.599 at M = 2 (2 folds)" in said
+    assert f"UNet: {facts.FASTER} 0.699 at M = 6 (2 folds)" in said and f"UNet: {facts.STRONGER} " not in said
+
+
 def test_without_runs_of_todays_configuration_an_entry_is_open(tmp_path):
     job, = jobs("fewshot", "kaf_scratch")
     other = replace(job, changes=(("width", 99),))
