@@ -169,7 +169,9 @@ PARTS = {
                *(Trial("strongest", (f"{TAUGHT}: after 2500 steps",), reference)
                  for reference in (TAUGHT, f"{WIDE}: as many steps")),
                *(Trial("strongest", (f"{name}, three angles",), name)
-                 for name in (f"{TAUGHT}: after 2500 steps", f"{WIDE}: as many steps"))),
+                 for name in (f"{TAUGHT}: after 2500 steps", f"{WIDE}: as many steps")),
+               Trial("strongest", (f"{TAUGHT}: after 2500 steps, three angles, {STRONGER}",),
+                     f"{TAUGHT}: after 2500 steps, three angles")),
               "09_alternatives", facts=reached),
         Entry("D10", "How long networks are trained matters: a fifth of the steps is worse",
               tuple(Trial("length", (f"{method}: brief",), method) for method in (UNET, WIDE, SCRATCH, PRETRAINED)),
