@@ -43,19 +43,18 @@ def forest_figure(found: Sequence[Comparison], noise: NoiseByPlace | None = None
         panels = list(dict.fromkeys(map(_panel, found)))
         found = sorted(found, key=lambda c: panels.index(_panel(c)))
     groups = [(name, list(lines)) for name, lines in groupby(found, key=_panel if versus else _shared)]
-    heights = [len(lines) * LINE * (1.3 if versus else 1) + MARGIN for _, lines in groups]  # of two lines of text
+    names = [_both_sides(lines) if versus else ([short(c) for c in lines], []) for _, lines in groups]
+    heights = [len(lines) * LINE * _depth(left + right) + MARGIN
+               for (_, lines), (left, right) in zip(groups, names, strict=True)]
     figure, axes = plt.subplots(len(groups), 1, figsize=(WIDTH, sum(heights) + 0.3), dpi=DPI, layout="constrained",
                                 squeeze=False, sharex=True, gridspec_kw={"height_ratios": heights})
     plt.close(figure)
-    for ax, (name, lines) in zip(axes.flat, groups, strict=True):
+    for ax, (name, lines), (left, right) in zip(axes.flat, groups, names, strict=True):
         _lines(ax, lines, noise or {})
-        ax.set(xlabel=name[0], yticks=range(len(lines)),
-               yticklabels=[fill(c.label, WRAP) if versus else short(c) for c in lines])
+        ax.set(xlabel=name[0], yticks=range(len(lines)), yticklabels=left)
         ax.tick_params(labelbottom=True)
-        if versus:
-            counts = [f"M = {c.place.m} ({c.patients}, {c.runs})".replace(" ", "\N{NO-BREAK SPACE}") for c in lines]
-            against = [fill(f"{c.reference}, {count}", WRAP) for c, count in zip(lines, counts, strict=True)]
-            ax.secondary_yaxis("right").set(yticks=range(len(lines)), yticklabels=against)
+        if right:
+            ax.secondary_yaxis("right").set(yticks=range(len(lines)), yticklabels=right)
     if noise:  # a floor wider than all there is to see must not hide it
         reach = 1.25 * max(abs(end) for c in found for end in (c.low, c.high))
         axes.flat[0].set_xlim(-reach, reach)
@@ -76,6 +75,18 @@ def _shared(c: Comparison) -> tuple[str, int]:
 def _panel(c: Comparison) -> tuple[str]:
     """What the lines of a panel share whose references differ, in words."""
     return ("difference in Dice from what stands on the right\n" + ", ".join([c.place.setup, *c.place.details]),)
+
+
+def _both_sides(lines: Sequence[Comparison]) -> tuple[list[str], list[str]]:
+    """The names on the left and, with M and the numbers of patients and trainings, those on the right, wrapped."""
+    counts = [f"M = {c.place.m} ({c.patients}, {c.runs})".replace(" ", "\N{NO-BREAK SPACE}") for c in lines]
+    return ([fill(c.label, WRAP) for c in lines],
+            [fill(f"{c.reference}, {count}", WRAP) for c, count in zip(lines, counts, strict=True)])
+
+
+def _depth(names: Sequence[str]) -> float:
+    """How much room a line needs beside such names, 1 being that of a name that is not wrapped."""
+    return max(1.0, 0.65 * max(name.count("\n") + 1 for name in names))
 
 
 def _lines(ax: Axes, lines: Sequence[Comparison], noise: NoiseByPlace) -> None:

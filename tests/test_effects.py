@@ -1,6 +1,7 @@
 """What the figure of comparisons says, read back."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from matplotlib.colors import to_hex
@@ -53,6 +54,16 @@ def test_lines_with_references_of_their_own_name_them_on_the_right():
         ["KAF: level 1", "KAF: level 2"], ["KAF: level 1"]]
     right = [[" ".join(label.get_text().split()) for label in ax.child_axes[0].get_yticklabels()] for ax in panels]
     assert right == [["KAF, M = 6 (16, 1)", "UNet, M = 2 (80, 5)"], ["KAF, M = 6 (16, 1)"]]
+
+
+def test_names_that_are_wrapped_do_not_meet():
+    long = replace(BETTER, label="KAF from scratch: a change with a name of three lines beside its short one, and more")
+    figure = forest_figure([long] * 4, versus=True)
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+    assert len(boxes) == 4 and all(upper.y0 > lower.y1 for upper, lower in pairwise(boxes))
+    right = forest_figure([replace(BETTER, reference=long.label)] * 4, versus=True)
+    assert right.get_size_inches()[1] >= figure.get_size_inches()[1] > 3
 
 
 def test_only_what_is_shown_is_filled():
