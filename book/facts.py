@@ -157,6 +157,12 @@ def collapse(_: Path) -> str:
             f"of .1, they {'do' if flat else 'do not'}, at .002 they {'do' if spread else 'do not'}.")
 
 
+def _mean_dice(rows: pd.DataFrame) -> tuple[float, str]:
+    """The mean Dice of the rows of one label, and of how many folds they are, in words."""
+    folds = rows["fold"].nunique()
+    return summarise(rows, ["label"], ["dice"])["dice"].item(), f"{folds} fold{'s' * (folds > 1)}"
+
+
 def reached(records: Path) -> str:
     """The Dice of what goes as far as this book goes, each setting of it, beside the paper's best."""
     rows, paper = evidence("strongest", records).rows, read_paper("acdc")
@@ -167,9 +173,9 @@ def reached(records: Path) -> str:
     for m, of_m in rows[rows["label"].str.startswith(TAUGHT)].groupby("m"):
         told = []
         for label, own in of_m.groupby("label"):
-            dice, folds = summarise(own, ["label"], ["dice"])["dice"].item(), own["fold"].nunique()
+            dice, folds = _mean_dice(own)
             pooled = pooled_dice(own, ["fold", "structure"]).mean()
-            told.append(f"{label} {dice:.3f} ({pooled:.3f}) over {folds} fold{'s' * (folds > 1)}")
+            told.append(f"{label} {dice:.3f} ({pooled:.3f}) over {folds}")
         parts.append(f"Mean Dice per patient and frame at M = {m}, in brackets that of the voxels of a fold together, "
                      f"as the paper scores: {'; '.join(told)}; the paper's best "
                      f"({paper.loc[paper['m'] == m, 'dice'].max():.3f}).")
@@ -188,8 +194,8 @@ def plain(records: Path) -> str:
         return ""
     told = []
     for (m, label), own in labelled(rows).groupby(["m", "label"], sort=False):
-        dice, folds = summarise(own, ["label"], ["dice"])["dice"].item(), own["fold"].nunique()
-        told.append(f"{label} {dice:.3f} at M = {m} ({folds} fold{'s' * (folds > 1)})")
+        dice, folds = _mean_dice(own)
+        told.append(f"{label} {dice:.3f} at M = {m} ({folds})")
     return f"Mean Dice per patient and frame on the larger images (`baseline`): {'; '.join(told)}."
 
 
