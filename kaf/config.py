@@ -133,6 +133,7 @@ class Experiment(Checked):
     seed: int = 0
     selftrain: SelftrainConfig = field(default=SelftrainConfig(), metadata=LATER)
     norm: str = field(default="batch", metadata=LATER)  # behind convolutions, a name in kaf.fusion.NORMS
+    init: str = field(default="he", metadata=LATER)  # of weights, a name in kaf.parameters.INITS
     precision: str = field(default="auto", metadata=LATER)  # of training, see kaf.loop.make_fabric
 
     def changed(self, **changes: Any) -> "Experiment":

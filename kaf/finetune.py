@@ -133,7 +133,8 @@ def data_facts(store: Store) -> dict[str, Any]:
 def make_network(experiment: Experiment, store: Store, method: str) -> nn.Module:
     """The untrained network of a method, with one class for the background and one for each structure."""
     classes = len(store.structures) + 1
-    return build_network(get_method(method).network, classes, experiment.width, experiment.kaf, experiment.norm)
+    return build_network(get_method(method).network, classes, experiment.width, experiment.kaf, experiment.norm,
+                         experiment.init)
 
 
 def load_network(run: Run, experiment: Experiment, store: Store, method: str) -> nn.Module:

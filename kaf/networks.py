@@ -16,7 +16,7 @@ from kaf.choices import check_choice, check_multiple
 from kaf.fields import LATER
 from kaf.fusion import NORMS, KAFLayer
 from kaf.keypoints import Keypoints
-from kaf.parameters import Checked
+from kaf.parameters import INITS, Checked
 
 LEVELS = 4
 SLOPE = 0.01
@@ -86,8 +86,9 @@ class Encoder(nn.Module):
     ``width`` is the number f of filters of the first block; level l convolves to ``f * 2**l`` channels.
     """
 
-    def __init__(self, width: int, kaf: KAFConfig | None = None, norm: str = "batch"):
+    def __init__(self, width: int, kaf: KAFConfig | None = None, norm: str = "batch", init: str = "he"):
         super().__init__()
+        self.norm, self.init = norm, init  # for decoders that join it
         self.blocks, self.layers = nn.ModuleList(), nn.ModuleDict()
         inputs, self.widths = 1, []
         for level in range(LEVELS):
@@ -156,13 +157,13 @@ class UNet(nn.Module):
 
     uses_keypoints = False
 
-    def __init__(self, classes: int, width: int, kaf: KAFConfig | None = None, norm: str = "batch"):
+    def __init__(self, classes: int, width: int, kaf: KAFConfig | None = None, norm: str = "batch", init: str = "he"):
         super().__init__()
-        self.encoder = Encoder(width, kaf, norm)
+        self.encoder = Encoder(width, kaf, norm, init)
         self.decoder = Decoder(self.encoder.widths, classes, norm)
-        self.apply(initialise)
-        # With torch's smaller default the logits start nearly equal, and a thin structure may never be predicted.
-        nn.init.kaiming_normal_(self.decoder.head.weight, a=SLOPE)
+        if init == "he":
+            self.apply(initialise)  # which passes 1x1 convolutions by
+            nn.init.kaiming_normal_(self.decoder.head.weight, a=SLOPE)
         if kaf is not None and kaf.zero_start:
             for layer in self.encoder.layers.values():
                 nn.init.zeros_(layer.conv2.weight)
@@ -176,8 +177,9 @@ class KAFUNet(UNet):
 
     uses_keypoints = True
 
-    def __init__(self, classes: int, width: int, kaf: KAFConfig = PRESETS["default"], norm: str = "batch"):
-        super().__init__(classes, width, kaf, norm)
+    def __init__(self, classes: int, width: int, kaf: KAFConfig = PRESETS["default"], norm: str = "batch",
+                 init: str = "he"):
+        super().__init__(classes, width, kaf, norm, init)
 
     def forward(self, image: Tensor, keypoints: Keypoints) -> Tensor:
         return super().forward(image, keypoints)
@@ -201,7 +203,7 @@ NETWORKS = ("unet", "wide_unet", "kaf_unet", "swin_unetr")
 
 
 def build_network(name: str, classes: int, width: int, kaf: KAFConfig = PRESETS["default"],
-                  norm: str = "batch") -> nn.Module:
+                  norm: str = "batch", init: str = "he") -> nn.Module:
     """A network by name.
 
     ``unet``       f = ``width``.
@@ -212,17 +214,18 @@ def build_network(name: str, classes: int, width: int, kaf: KAFConfig = PRESETS[
     The paper's control has the size of the KAF-UNet without its layers, 27.9 M parameters at f = 32: its encoder reads
     doubled widths and convolves to single ones. The wide UNet convolves to the doubled widths too: 31.0 M.
 
-    ``norm`` is a name in :data:`kaf.fusion.NORMS`; SwinUNETR has norms of its own. Raises ``ValueError`` for unknown
-    names.
+    ``norm`` is a name in :data:`kaf.fusion.NORMS`, ``init`` one in :data:`kaf.parameters.INITS`; SwinUNETR has both of
+    its own. Raises ``ValueError`` for unknown names.
     """
     check_choice("network", name, NETWORKS)
     check_choice("norm", norm, NORMS)
+    check_choice("initialisation", init, INITS)
     if name == "unet":
-        return UNet(classes, width, norm=norm)
+        return UNet(classes, width, norm=norm, init=init)
     if name == "wide_unet":
-        return UNet(classes, 2 * width, norm=norm)
+        return UNet(classes, 2 * width, norm=norm, init=init)
     if name == "kaf_unet":
-        return KAFUNet(classes, width, kaf, norm)
+        return KAFUNet(classes, width, kaf, norm, init)
     return SwinUNet(classes, width)
 
 

@@ -24,7 +24,9 @@ class RestorationModel(nn.Module):
 
     def __init__(self, encoder: Encoder, config: PretrainConfig):
         super().__init__()
-        self.encoder, self.decoder = encoder, Decoder(encoder.widths, 1).apply(initialise)
+        self.encoder, self.decoder = encoder, Decoder(encoder.widths, 1, encoder.norm)
+        if encoder.init == "he":
+            self.decoder.apply(initialise)
 
     def forward(self, image: Tensor, keypoints: Keypoints) -> Tensor:
         return self.decoder(self.encoder(image, keypoints))

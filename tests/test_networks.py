@@ -95,6 +95,16 @@ def test_with_instance_norm_a_slice_in_training_does_not_depend_on_the_others(na
     assert parameter_count(network) == parameter_count(build_network(name, 4, 4, SMALL))
 
 
+@pytest.mark.parametrize("init, variance", [("he", 2.0), ("torch", 1 / 3)])
+def test_weights_begin_as_the_initialisation_says(init, variance):
+    torch.manual_seed(0)
+    network = build_network("kaf_unet", 4, 32, SMALL, init=init)
+    inner = network.encoder.blocks[2][3].weight, network.encoder.centre[0].weight, network.decoder.blocks[0][0].weight
+    for weight in inner:  # times the number of inputs
+        assert weight.var().item() * weight[0].numel() == pytest.approx(variance, rel=0.05)
+    assert network.decoder.head.weight.var().item() * 64 == pytest.approx(variance, rel=0.5)
+
+
 def test_encoded_parts_and_attention_maps_have_the_documented_shapes():
     network = build_network("kaf_unet", 4, 4, KAFConfig(levels=(0, 2), dim=16, depth=2, hidden=8))
     image, points = torch.randn(2, 1, 32, 32), random_keypoints(2, 7, 32)
@@ -110,6 +120,8 @@ def test_bad_arguments_are_refused():
         build_network("vnet", 4, 8)
     with pytest.raises(ValueError, match="unknown norm 'layer'"):
         build_network("unet", 4, 8, norm="layer")
+    with pytest.raises(ValueError, match="unknown initialisation 'zeros'"):
+        build_network("unet", 4, 8, init="zeros")
     with pytest.raises(ValueError, match="multiples of 16"):
         build_network("unet", 4, 4)(torch.zeros(1, 1, 30, 32))
     with pytest.raises(ValueError, match="among 0..3"):

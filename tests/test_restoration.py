@@ -98,13 +98,22 @@ def test_encoder_and_decoder_of_a_restoration_run_start_a_network(store, tmp_pat
     assert same_weights(loaded, {k: v for k, v in weights.items() if k in loaded})
 
 
-def test_fine_tuning_starts_from_the_restored_decoder(store, tmp_path):
-    experiment = tiny_experiment(finetune__optim__steps=1, finetune__optim__lr=1e-12).changed(**KINDS["restoration"])
+@pytest.mark.parametrize("changes", [{}, {"norm": "instance"}])
+def test_fine_tuning_starts_from_the_restored_decoder(store, tmp_path, changes):
+    experiment = tiny_experiment(finetune__optim__steps=1, finetune__optim__lr=1e-12, **changes)
+    experiment = experiment.changed(**KINDS["restoration"])
     pretrained = pretrain(experiment, store, TRAIN, tmp_path, "unet", "cpu")
     run = finetune(experiment, store, TRAIN[:1], tmp_path, "restoration", pretrained, "cpu")
     mine, theirs = run.weights(), pretrained.weights()
     for name in ("encoder.centre.0.weight", "decoder.blocks.3.0.weight"):
         torch.testing.assert_close(mine[name], theirs[name], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("init, variance", [("he", 2.0), ("torch", 1 / 3)])
+def test_the_decoder_that_restores_begins_as_that_of_the_network_does(init, variance):
+    encoder = build_network("unet", 4, 8, init=init).encoder
+    weight = RestorationModel(encoder, tiny_experiment().pretrain).decoder.blocks[0][0].weight
+    assert weight.var().item() * weight[0].numel() == pytest.approx(variance, rel=0.05)
 
 
 def test_it_learns_to_restore(batch):
