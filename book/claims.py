@@ -13,7 +13,19 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, for book/ an
 
 from book.dress import BOOK, CHAPTERS
 from book.entries import PARTS, Entry
-from book.facts import AFTER_2500, LONG_PRETRAINING, LONGER, PRETRAINED, SCRATCH, STRONGER, TAUGHT, UNET, WIDE, evidence
+from book.facts import (
+    AFTER_2500,
+    BEGUN,
+    LONG_PRETRAINING,
+    LONGER,
+    PRETRAINED,
+    SCRATCH,
+    STRONGER,
+    TAUGHT,
+    UNET,
+    WIDE,
+    evidence,
+)
 from book.findings import OPEN, as_it_is, luck, luck_of, measure, sizes_of, still_open, verdict_of
 from kaf.files import replacing
 from kaf.noise import NoiseByPlace, in_words, luck_in_words, noise_floor
@@ -37,6 +49,8 @@ MAIN = (
     ("Does the pretraining of PCL gain more than that?", "C1", "PCL", LONGER),
     ("Does a stronger augmentation help a UNet?", "D15", f"{UNET}: {STRONGER}", UNET),
     ("Does KAF lead the wide UNet with it?", "D15", f"{SCRATCH}: {STRONGER}", f"{WIDE}: {STRONGER}"),
+    ("Does it help to begin with smaller weights?", "D16", f"{UNET}: {BEGUN}", UNET),
+    ("Does KAF lead the wide UNet then?", "D16", f"{SCRATCH}: {BEGUN}", f"{WIDE}: {BEGUN}"),
     ("Does self-training help more than as many steps on the labels?", "D9", TAUGHT, f"{WIDE}: as many steps"),
 )
 

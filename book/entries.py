@@ -6,6 +6,7 @@ from pathlib import Path
 
 from book.facts import (
     AFTER_2500,
+    BEGUN,
     FASTER,
     LONG_PRETRAINING,
     LONGER,
@@ -185,12 +186,13 @@ PARTS = {
               (Trial("length", (f"{WIDE}: brief", f"{SCRATCH}: brief", f"{PRETRAINED}: brief"), f"{UNET}: brief"),
                *(Trial("length", (LONG_PRETRAINING,), f"{method}: brief")
                  for method in (PRETRAINED, SCRATCH, UNET))), "07_ablations", facts=failed_training(2, 6)),
-        Entry("D14", "What do patients set aside from training say of augmentation, loss, rate, norm, fusion, a "
-              "mean of weights and mirrored prediction?",
+        Entry("D14", "What do patients set aside from training say of augmentation, loss, rate, norm, initialisation, "
+              "fusion, a mean of weights and mirrored prediction?",
               (Trial("recipes", settings(UNET, "half the augmentation", STRONGER, "no augmentation",
                                          "cross-entropy", "mean of weights", "predicted mirrored too",
-                                         "trained and predicted mirrored"), UNET),
-               Trial("recipes", settings(UNET, f"{STRONGER}, instance norm", FASTER), f"{UNET}: {STRONGER}"),
+                                         "trained and predicted mirrored", BEGUN), UNET),
+               Trial("recipes", settings(UNET, f"{STRONGER}, instance norm", FASTER, f"{BEGUN}, {STRONGER}"),
+                     f"{UNET}: {STRONGER}"),
                Trial("recipes", settings(SCRATCH, "light fusion"), SCRATCH)), "09_alternatives"),
         Entry("D15", "What does twice the augmentation bring to the UNets and to KAF, and who is ahead then?",
               (*(Trial(grid, settings(UNET, STRONGER), UNET) for grid in ("baseline", "augmented")),
@@ -198,5 +200,12 @@ PARTS = {
                *(Trial("augmented", settings(method, STRONGER), method) for method in (WIDE, SCRATCH, PRETRAINED)),
                *(Trial("augmented", settings(SCRATCH, STRONGER), f"{method}: {STRONGER}") for method in (UNET, WIDE))),
               "09_alternatives", facts=plain),
+        Entry("D16", "Does it matter what weights begin with, and who is ahead with smaller ones?",
+              (*(Trial(grid, settings(UNET, BEGUN), UNET) for grid in ("baseline", "initialised")),
+               *(Trial("initialised", settings(method, BEGUN), method) for method in (WIDE, SCRATCH, PRETRAINED)),
+               *(Trial("initialised", settings(method, BEGUN), f"{other}: {BEGUN}")
+                 for method, other in ((WIDE, UNET), (SCRATCH, UNET), (SCRATCH, WIDE), (PRETRAINED, WIDE),
+                                       (PRETRAINED, SCRATCH)))),
+              "09_alternatives"),
     ),
 }

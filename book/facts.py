@@ -26,6 +26,7 @@ LONGER = f"{UNET}: as many steps"  # on its labels alone, for as long as pretrai
 TAUGHT = f"{WIDE} self-trained"
 STRONGER = "twice the augmentation"
 FASTER = f"{STRONGER}, four times the rate"  # of learning
+BEGUN = "torch's initialisation"  # of weights, in place of He's
 LONG_PRETRAINING = f"{PRETRAINED}: brief, long pretraining"
 AFTER_2500 = (f"{SCRATCH}: 2500 steps", f"{WIDE}: 2500 steps")  # of the grid fewshot_laptop
 FAILED = 0.2  # of mean Dice below all others: a training that found nothing

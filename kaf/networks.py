@@ -153,12 +153,14 @@ class Decoder(nn.Module):
 
 
 class UNet(nn.Module):
-    """The UNet of the paper (its supplement): encoder, decoder, 1x1 head."""
+    """The UNet of the paper (its supplement): encoder, decoder, 1x1 head; arguments as in :func:`build_network`."""
 
     uses_keypoints = False
 
     def __init__(self, classes: int, width: int, kaf: KAFConfig | None = None, norm: str = "batch", init: str = "he"):
         super().__init__()
+        check_choice("norm", norm, NORMS)
+        check_choice("initialisation", init, INITS)
         self.encoder = Encoder(width, kaf, norm, init)
         self.decoder = Decoder(self.encoder.widths, classes, norm)
         if init == "he":
@@ -218,8 +220,6 @@ def build_network(name: str, classes: int, width: int, kaf: KAFConfig = PRESETS[
     its own. Raises ``ValueError`` for unknown names.
     """
     check_choice("network", name, NETWORKS)
-    check_choice("norm", norm, NORMS)
-    check_choice("initialisation", init, INITS)
     if name == "unet":
         return UNet(classes, width, norm=norm, init=init)
     if name == "wide_unet":
