@@ -6,6 +6,7 @@ from pathlib import Path
 
 from book.facts import (
     AFTER_2500,
+    ALWAYS,
     BEGUN,
     FASTER,
     LONG_PRETRAINING,
@@ -191,7 +192,7 @@ PARTS = {
               (Trial("recipes", settings(UNET, "half the augmentation", STRONGER, "no augmentation",
                                          "cross-entropy", "mean of weights", "predicted mirrored too",
                                          "trained and predicted mirrored", BEGUN), UNET),
-               Trial("recipes", settings(UNET, f"{STRONGER}, instance norm", FASTER, f"{BEGUN}, {STRONGER}"),
+               Trial("recipes", settings(UNET, f"{STRONGER}, instance norm", FASTER, BEGUN, f"{BEGUN}, {STRONGER}", ALWAYS),
                      f"{UNET}: {STRONGER}"),
                Trial("recipes", settings(SCRATCH, "light fusion"), SCRATCH)), "09_alternatives"),
         Entry("D15", "What does twice the augmentation bring to the UNets and to KAF, and who is ahead then?",
@@ -202,6 +203,7 @@ PARTS = {
               "09_alternatives", facts=plain),
         Entry("D16", "Does it matter what weights begin with, and who is ahead with smaller ones?",
               (*(Trial(grid, settings(UNET, BEGUN), UNET) for grid in ("baseline", "initialised")),
+               Trial("baseline", settings(UNET, ALWAYS), f"{UNET}: {FASTER}"),
                *(Trial("initialised", settings(method, BEGUN), method) for method in (WIDE, SCRATCH, PRETRAINED)),
                *(Trial("initialised", settings(method, BEGUN), f"{other}: {BEGUN}")
                  for method, other in ((WIDE, UNET), (SCRATCH, UNET), (SCRATCH, WIDE), (PRETRAINED, WIDE),

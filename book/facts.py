@@ -27,6 +27,7 @@ TAUGHT = f"{WIDE} self-trained"
 STRONGER = "twice the augmentation"
 FASTER = f"{STRONGER}, four times the rate"  # of learning
 BEGUN = "torch's initialisation"  # of weights, in place of He's
+ALWAYS = f"{BEGUN}, intensities of every slice"
 LONG_PRETRAINING = f"{PRETRAINED}: brief, long pretraining"
 AFTER_2500 = (f"{SCRATCH}: 2500 steps", f"{WIDE}: 2500 steps")  # of the grid fewshot_laptop
 FAILED = 0.2  # of mean Dice below all others: a training that found nothing
