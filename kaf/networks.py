@@ -163,8 +163,8 @@ class UNet(nn.Module):
         check_choice("initialisation", init, INITS)
         self.encoder = Encoder(width, kaf, norm, init)
         self.decoder = Decoder(self.encoder.widths, classes, norm)
-        if init == "he":
-            self.apply(initialise)  # which passes 1x1 convolutions by
+        begin(self, init)
+        if init == "he":  # the head too, a 1x1 convolution
             nn.init.kaiming_normal_(self.decoder.head.weight, a=SLOPE)
         if kaf is not None and kaf.zero_start:
             for layer in self.encoder.layers.values():
@@ -185,6 +185,12 @@ class KAFUNet(UNet):
 
     def forward(self, image: Tensor, keypoints: Keypoints) -> Tensor:
         return super().forward(image, keypoints)
+
+
+def begin(part: nn.Module, init: str) -> None:
+    """Give a network, or a part of one, the weights that ``init`` says, a name in :data:`kaf.parameters.INITS`."""
+    if init == "he":
+        part.apply(initialise)
 
 
 def initialise(module: nn.Module) -> None:

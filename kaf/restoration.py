@@ -12,7 +12,7 @@ from kaf.data.pairs import PairSample, flatten_pairs
 from kaf.data.warp import send
 from kaf.keypoints import Keypoints, read_pixels
 from kaf.loop import step_generator
-from kaf.networks import Decoder, Encoder, initialise
+from kaf.networks import Decoder, Encoder, begin
 from kaf.processes import gather, rank, share, world
 
 
@@ -25,8 +25,7 @@ class RestorationModel(nn.Module):
     def __init__(self, encoder: Encoder, config: PretrainConfig):
         super().__init__()
         self.encoder, self.decoder = encoder, Decoder(encoder.widths, 1, encoder.norm)
-        if encoder.init == "he":
-            self.decoder.apply(initialise)
+        begin(self.decoder, encoder.init)
 
     def forward(self, image: Tensor, keypoints: Keypoints) -> Tensor:
         return self.decoder(self.encoder(image, keypoints))
