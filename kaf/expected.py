@@ -1,7 +1,9 @@
 """What a result may be compared with: the values of the paper, and what other seeds give (chapters 5 and 6)."""
 
 import json
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import pandas as pd
 
 from kaf.config import Experiment, digest
 from kaf.records import FOLDER
+
+OUTDATED = "The text of this section was written for other results."
 
 
 def read_paper(dataset: str, setting: str = "", folder: str | Path = FOLDER) -> pd.DataFrame:
@@ -77,3 +81,17 @@ def spread_table(recorded: pd.DataFrame, own: Mapping[str, float], names: Sequen
             lines.append({"number": name.replace("_", " "), **{k: round(v, 3) for k, v in numbers.items()},
                           "inside": "yes" if inside else "no"})
     return pd.DataFrame(lines, columns=["number", "yours", "mean", "SD", "lowest", "highest", "inside"])
+
+
+@contextmanager
+def as_written() -> Iterator[None]:
+    """Check in here what the text around a cell says of results: where that does not hold, it is printed.
+
+    Records grow with every grid that is run, sentences do not. So a statement that fails, or is about runs that are
+    not there, stops nothing: tables and figures show what is recorded now.
+    """
+    try:
+        yield
+    except (AssertionError, LookupError) as error:
+        cell = next(frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__)
+        print(f"{OUTDATED} This does not hold for yours:\n    {cell.line}\nGo by the tables and figures here.")

@@ -4,9 +4,12 @@ import json
 
 import pandas as pd
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from kaf.config import resolve
 from kaf.expected import (
+    OUTDATED,
+    as_written,
     configuration,
     few_shot_numbers,
     pretraining_numbers,
@@ -80,3 +83,24 @@ def test_numbers_of_pretraining_are_the_last_ones_logged():
 def test_every_patient_counts_once():
     rows = pd.DataFrame({"method": "KAF from scratch", "m": 2, "patient": ["a", "a", "b"], "dice": [0.2, 0.4, 0.9]})
     assert few_shot_numbers(rows) == {"dice_KAF_from_scratch_m2": pytest.approx(0.6)}
+
+
+@pytest.mark.parametrize("line", ["assert verdicts == {2: 'better'}", "assert verdicts[6] == 'worse'"])
+def test_text_that_results_outgrew_is_named_and_stops_nothing(line, capsys):
+    """In a cell, whose statement is shown."""
+    shell = InteractiveShell.instance()
+    ran = shell.run_cell(f"from kaf.expected import as_written\nverdicts = {{2: 'worse'}}\nwith as_written():\n"
+                         f"    {line}\nprint('and on')")
+    printed = capsys.readouterr().out
+    assert ran.success and OUTDATED in printed and line in printed and "and on" in printed
+
+
+def test_text_that_still_holds_says_nothing(capsys):
+    with as_written():
+        assert OUTDATED
+    assert not capsys.readouterr().out
+
+
+def test_a_mistake_in_a_statement_is_no_outdated_text():
+    with pytest.raises(NameError), as_written():
+        assert unknown  # noqa: F821

@@ -11,6 +11,7 @@ from itertools import pairwise
 from nbval.plugin import get_sanitize_patterns
 
 from kaf import canvas
+from kaf.expected import OUTDATED
 from kaf.report import NUMBERS, _rounded
 from tests.book.colours import strange_colours
 
@@ -65,6 +66,10 @@ def errors_and_warnings(notebook):
         if output.output_type == "error" and "raises-exception" not in tags(cell):
             wrong.append(f"{output.ename} after {cell.source[:80]}")
     return wrong
+
+
+def outdated_text(notebook):
+    return [output.text for _, output in outputs(notebook) if OUTDATED in output.get("text", "")]
 
 
 def absolute_paths(notebook):
@@ -198,7 +203,7 @@ def rules_not_understood(text):
     return faults
 
 
-ALL = (unexecuted, errors_and_warnings, absolute_paths, traces_of_papermill, semicolons, links_without_words,
-       formulas_as_roles, prints_in_pieces, numbers_unlike_their_text, pictures_without_words,
+ALL = (unexecuted, errors_and_warnings, outdated_text, absolute_paths, traces_of_papermill, semicolons,
+       links_without_words, formulas_as_roles, prints_in_pieces, numbers_unlike_their_text, pictures_without_words,
        pictures_of_another_width, small_letters, colours_hard_to_tell_apart, widgets_without_state,
        parameters_hidden_from_papermill, parameters_never_read)

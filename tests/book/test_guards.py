@@ -1,6 +1,8 @@
 """Every guard of the notebooks can fail: a broken copy of a chapter goes to the very check that passes the real one."""
 
+import contextlib
 import copy
+import io
 import os
 import re
 import subprocess
@@ -12,6 +14,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from book.chapter_numbers import compare, read_chapters
 from book.dress import CHAPTERS, dress
+from kaf.expected import as_written
 from kaf.report import NUMBERS, read_numbers
 from tests.book import checks
 from tests.book.test_notebooks import SANITIZE
@@ -42,6 +45,12 @@ def unexecuted(notebook):
 
 def errors_and_warnings(notebook):
     checks.code(notebook)[2].outputs.append(new_output("stream", name="stderr", text="UserWarning: deprecated"))
+
+
+def outdated_text(notebook):
+    with contextlib.redirect_stdout(io.StringIO()) as printed, as_written():
+        raise AssertionError
+    checks.code(notebook)[2].outputs.append(new_output("stream", name="stdout", text=printed.getvalue()))
 
 
 def absolute_paths(notebook):
