@@ -10,10 +10,12 @@ from pathlib import Path
 
 import papermill
 
+from kaf.config import workspace
 from kaf.data.pairs import usual_workers
 from kaf.loop import chosen_device
 from kaf.records import FOLDER
 from kaf.study import open_study
+from workflow.gpus import own_gpu
 from workflow.grids import FILE, expand, find, get_grid, with_sources
 from workflow.plan import recorded_keys
 
@@ -38,8 +40,9 @@ def main(arguments: list[str] | None = None) -> None:
         return
     notebook = Path(a.notebook)
     notebook.parent.mkdir(parents=True, exist_ok=True)
+    device = chosen_device(a.device)
     given = job.parameters() | {"data_root": a.data_root, "output": a.output, "device": a.device,
-                                "workers": usual_workers(chosen_device(a.device)) if a.workers is None else a.workers}
+                                "workers": usual_workers(device) if a.workers is None else a.workers}
     levels = grid.get("levels", {})
     if a.what == "corrupt":
         given |= {"levels": levels}
@@ -47,7 +50,8 @@ def main(arguments: list[str] | None = None) -> None:
     # that of another grid, and is trained again where only its folder is gone.
     if a.what == "corrupt" or (a.what == "few_shot" and not levels and job.key not in recorded_keys(a.records)):
         given |= {"record": a.grid, "records_folder": a.records}
-    papermill.execute_notebook(HERE / f"{a.what}.ipynb", notebook, given, progress_bar=False, cwd=notebook.parent)
+    with own_gpu(device, Path(a.output or workspace()) / "gpus"):
+        papermill.execute_notebook(HERE / f"{a.what}.ipynb", notebook, given, progress_bar=False, cwd=notebook.parent)
 
 
 def make_parser() -> argparse.ArgumentParser:
