@@ -14,9 +14,10 @@ import pandas as pd
 from kaf.config import resolve
 from kaf.expected import configuration, few_shot_numbers, pretraining_numbers
 from kaf.files import exclusive, write_csv, write_json
+from kaf.protocols import LABELLED
 from kaf.records import FOLDER
 from kaf.runs import provenance
-from kaf.study import LABELLED, open_study
+from kaf.study import open_study
 
 METHODS = ("unet", "wide_unet", "kaf_scratch", "kaf_pretrained")  # those of chapter 6
 HOME = Path(os.environ.get("KAF_HOME") or Path(__file__).parents[1] / "_build" / "spread")

@@ -57,6 +57,17 @@ def get_method(key: str) -> Method:
     return METHODS[key]
 
 
+def parse_methods(text: str) -> tuple[str, ...]:
+    """Keys of :data:`METHODS` from a notebook parameter such as ``"unet, kaf_pretrained"``.
+
+    Raises ``ValueError`` for another.
+    """
+    keys = tuple(part.strip() for part in text.split(",") if part.strip())
+    for key in keys:
+        get_method(key)
+    return keys
+
+
 def z_score(batch: SliceSample) -> Tensor:
     """Slices ``(B, size, size)`` of 8 bit as the network sees them: float32 ``(B, 1, size, size)``."""
     return ((batch.image.float() - batch.mean.view(-1, 1, 1)) / batch.std.view(-1, 1, 1)).unsqueeze(1)

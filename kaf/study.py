@@ -3,7 +3,6 @@
 Everything is found again by its content: calling the same thing twice resumes it or returns at once.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,7 @@ from kaf.config import Experiment, used_by, workspace
 from kaf.data.cases import find_cases
 from kaf.data.phantom import write_phantom
 from kaf.data.prepare import prepare
-from kaf.data.splits import (
-    Split,
-    external_test,
-    inner_split,
-    kfold,
-    labelled_draw,
-    paper_draw,
-    paper_folds,
-    without_twins,
-)
+from kaf.data.splits import Split, kfold
 from kaf.data.store import Store, StoreSettings
 from kaf.evaluate import COLUMNS
 from kaf.files import exclusive, make_writable, write_csv
@@ -32,22 +22,13 @@ from kaf.finetune import finetune, get_method, load_network
 from kaf.loop import make_fabric
 from kaf.predict import evaluate
 from kaf.pretrain import KINDS, fingerprint, pretrain
+from kaf.protocols import PROTOCOLS, draw_labelled, split_store
 from kaf.records import TESTED, read_rows
 from kaf.runs import Run
 from kaf.selftrain import selftrain
 
 PHANTOM_PATIENTS = {"smoke": 20, "laptop": 80, "full": 80}
-#: Who trains and who tests, as the rows of results say it. The paper's scores are those of pooled voxels
-#: (:func:`kaf.evaluate.pooled_dice`); ``inner`` sets training patients aside, to choose settings on; ``external``
-#: trains on a whole data set and tests on patients who came in a folder of their own.
-PROTOCOLS = {
-    "patient": "patient, no test patient in pretraining",
-    "inner": "inner validation, no test patient at all",
-    "paper": "the paper's folds and draw, test patients in pretraining",
-    "external": "a test set of its own, no test patient in pretraining",
-}
 ROW = [*COLUMNS, "group"]
-LABELLED = {"smoke": (2,), "laptop": (2, 8), "full": (2, 6, 10, 20)}  # numbers M of labelled patients
 
 
 @dataclass(frozen=True)
@@ -62,7 +43,7 @@ class Study:
     device: str = "auto"
     devices: int = 1  # on each machine, where several train together
     num_nodes: int = 1
-    protocol: str = "patient"  # a name in PROTOCOLS
+    protocol: str = "patient"  # a name in kaf.protocols.PROTOCOLS
     workers: int = 0  # processes that read ahead; 0: the one that trains reads
     test_store: Store | None = None  # of those who test, where they came in a folder of their own
 
@@ -78,17 +59,8 @@ class Study:
                         workers=self.workers, devices=self.devices, num_nodes=self.num_nodes)
 
     def labelled(self, m: int, draw: int = 0) -> tuple[str, ...]:
-        """The ``m`` labelled patients of a draw, as evenly from the groups as possible; all methods get the same.
-
-        The paper's protocol has draw 0 only. Raises ``ValueError`` for another.
-        """
-        known = self.store.labelled_patients
-        train = tuple(p for p in self.split.train if p in known)
-        if self.protocol == "paper":
-            if draw:
-                raise ValueError(f"the paper has one draw of labelled patients, draw 0, not {draw}")
-            return paper_draw(train, m)
-        return labelled_draw(train, m, draw, self.store.patients, self.split.twins)
+        """The ``m`` labelled patients of a draw; see :func:`kaf.protocols.draw_labelled`."""
+        return draw_labelled(self.protocol, self.split, self.store, m, draw)
 
     def train(self, method: str, m: int, draw: int = 0) -> Run:
         """Train ``method`` on ``m`` labelled patients, what comes before included; returns the finished run."""
@@ -177,11 +149,10 @@ def open_study(experiment: Experiment, data_root: str | Path = "", output: str |
 
     ``data_root`` is the folder of ACDC or CHD as downloaded; the phantoms are made and need none.
     ``output`` takes the phantom, the store and the runs: by default ``runs/`` and ``stores/`` in the
-    checkout. ``protocol`` is a name in :data:`PROTOCOLS`; for ``external``, ``test_root`` is the folder of those who
-    test, as the 50 test patients of ACDC have one. ``workers`` processes read ahead of a training. Raises
-    ``ValueError`` for a fold out of range, an unknown protocol, a missing ``data_root`` or ``test_root``, where a
-    patient is in both folders, or one of ``test_root`` has no labels. Patients without labels are in no fold; they
-    join those who are pretrained with.
+    checkout. ``protocol`` is a name in :data:`kaf.protocols.PROTOCOLS`, whose folds :func:`kaf.protocols.split_store`
+    makes; for ``external``, ``test_root`` is the folder of those who test, as the 50 test patients of ACDC have one.
+    ``workers`` processes read ahead of a training. Raises ``ValueError`` for a fold out of range, an unknown protocol,
+    a missing ``data_root`` or ``test_root``, where a patient is in both folders, or one of ``test_root`` has no labels.
     """
     home = Path(output).expanduser() if output else workspace()
     dataset = experiment.data.dataset
@@ -212,33 +183,12 @@ def open_study(experiment: Experiment, data_root: str | Path = "", output: str |
     store, test_store = prepare(dataset, root, home / "stores" / name, settings), None
     if external:
         test_store = prepare(dataset, test_root, home / "stores" / f"{name}-test", settings)
-        split = external_test(store, test_store)
-        if silent := sorted(set(split.test) - test_store.labelled_patients):
+        if silent := sorted(set(test_store.patients) - test_store.labelled_patients):
             raise ValueError(f"{test_root} has no labels of {', '.join(silent)}: nobody can be tested without; add "
                              "them, or take these patients out of the folder")
-    else:
-        known = store.labelled_patients
-        split = split_by(protocol, {p: g for p, g in store.patients.items() if p in known}, folds)[fold]
-        others = tuple(p for p in store.patients if p not in known)  # without labels they can be pretrained with
-        split = Split(split.train + others, split.test) if others else split
-        if protocol != "paper":  # which trains on the images of test patients anyway
-            split = without_twins(split, store)
+    split = split_store(protocol, store, fold, folds, test_store)
     return Study(experiment, store, split, fold, home / "runs", device, devices, num_nodes, protocol, workers,
                  test_store)
-
-
-def split_by(protocol: str, groups: Mapping[str, str], folds: int) -> list[Split]:
-    """The splits of a protocol; ``groups`` maps a patient to its pathology group.
-
-    They do not depend on the seed of an experiment: two seeds are two trainings for the same patients. ``inner`` sets
-    as many patients of the training side aside as the fold tests, and leaves those of the fold out.
-    """
-    if protocol == "paper":
-        if folds != 5:
-            raise ValueError(f"the paper has 5 folds, not {folds}")
-        return paper_folds(groups)
-    splits = kfold(groups, folds)
-    return [inner_split(s.train, len(s.test), 0, groups) for s in splits] if protocol == "inner" else splits
 
 
 def store_name(experiment: Experiment) -> str:
@@ -253,30 +203,3 @@ def _phantom(home: Path, experiment: Experiment) -> Path:
     kind = "ct" if experiment.data.dataset == "phantom-ct" else "mr"
     patients = PHANTOM_PATIENTS[experiment.scale]
     return write_phantom(home / "stores" / f"{experiment.data.dataset}-{patients}p", patients, kind=kind)
-
-
-def parse_labelled(text: str | int | Sequence[int], scale: str) -> tuple[int, ...]:
-    """The numbers M from a notebook parameter such as ``"2, 8"``; empty means what the scale says.
-
-    Raises ``ValueError`` for anything else.
-    """
-    text = str(text) if isinstance(text, int) else text
-    numbers = [part.strip() for part in text.split(",") if part.strip()] if isinstance(text, str) else list(text)
-    try:
-        chosen = tuple(int(n) for n in numbers) or LABELLED[scale]
-    except ValueError:
-        chosen = ()
-    if not chosen or min(chosen) < 1:
-        raise ValueError(f"labelled is a list of numbers of patients such as '2, 8', got {text!r}")
-    return chosen
-
-
-def parse_methods(text: str) -> tuple[str, ...]:
-    """Keys of :data:`kaf.finetune.METHODS` from a notebook parameter such as ``"unet, kaf_pretrained"``.
-
-    Raises ``ValueError`` for another.
-    """
-    keys = tuple(part.strip() for part in text.split(",") if part.strip())
-    for key in keys:
-        get_method(key)
-    return keys

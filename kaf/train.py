@@ -20,7 +20,8 @@ from kaf.finetune import METHODS
 from kaf.loop import make_fabric
 from kaf.networks import NETWORKS
 from kaf.pretrain import KINDS
-from kaf.study import PROTOCOLS, Study, open_study
+from kaf.protocols import PROTOCOLS
+from kaf.study import Study, open_study
 
 
 def main(arguments: list[str] | None = None) -> None:

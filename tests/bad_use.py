@@ -9,9 +9,11 @@ from kaf.config import refuse_unknown, resolve
 from kaf.data.phantom import write_phantom
 from kaf.data.splits import kfold
 from kaf.data.store import Store, StoreSettings
+from kaf.finetune import parse_methods
 from kaf.loop import make_fabric
 from kaf.networks import build_network
-from kaf.study import Study, open_study, parse_labelled, parse_methods
+from kaf.protocols import parse_labelled
+from kaf.study import Study, open_study
 from tests.bad_input import Action, Bad, World, as_nobody
 from tests.bad_stores import GRID, halved
 from tests.data.layouts import write_acdc_patient

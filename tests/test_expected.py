@@ -17,7 +17,7 @@ from kaf.expected import (
     read_spread,
     spread_table,
 )
-from kaf.study import LABELLED
+from kaf.protocols import LABELLED
 
 
 def test_paper_values_of_acdc():

@@ -20,6 +20,7 @@ from kaf.finetune import (
     get_method,
     labelled_volumes,
     load_network,
+    parse_methods,
 )
 from kaf.keypoints import from_arrays, pad
 from kaf.networks import PRESETS
@@ -92,6 +93,12 @@ def test_methods_and_pretraining_must_agree(store, tmp_path, pretrained):
         get_method("vnet")
     with pytest.raises(ValueError, match="unknown loss 'focal'"):
         SegmentationLoss(replace(tiny_experiment().finetune, loss="focal"), 0)
+
+
+def test_methods_are_read_from_words():
+    assert parse_methods("unet, kaf_scratch") == ("unet", "kaf_scratch")
+    with pytest.raises(ValueError, match="unknown method 'vnet'"):
+        parse_methods("unet, vnet")
 
 
 def test_patients_without_labels_are_refused(store):

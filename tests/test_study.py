@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kaf import study
+from kaf import protocols, study
 from kaf.config import plain, resolve
 from kaf.data.phantom import write_phantom
 from kaf.data.splits import paper_draw, paper_folds
@@ -116,27 +116,11 @@ def test_a_fold_out_of_range_is_refused_before_any_work(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_notebook_parameters():
-    assert study.parse_labelled("2, 8", "smoke") == (2, 8)
-    assert study.parse_labelled(6, "smoke") == (6,)
-    assert study.parse_labelled("", "laptop") == study.LABELLED["laptop"]
-    assert study.parse_methods("unet, kaf_scratch") == ("unet", "kaf_scratch")
-    with pytest.raises(ValueError, match="such as '2, 8'"):
-        study.parse_labelled("two", "smoke")
-    with pytest.raises(ValueError, match="unknown method 'vnet'"):
-        study.parse_methods("vnet")
-
-
-GROUPS = {f"patient{n:03d}": "AB"[n % 2] for n in range(1, 21)}
-
-
 def test_what_cannot_be_trained_is_refused_by_name(here):
     with pytest.raises(ValueError, match="self-training runs on one device: train unet on several first"):
         replace(here, devices=2).train("unet_selftrained", 2)
     with pytest.raises(ValueError, match="unknown kind of pretraining 'simlcr'.*did you mean 'simclr'"):
         here.pretrain(kind="simlcr")
-    with pytest.raises(ValueError, match="the paper has 5 folds, not 10"):
-        study.split_by("paper", GROUPS, 10)
 
 
 def test_the_folder_of_the_data_may_lie_at_home(tmp_path, monkeypatch):
@@ -150,7 +134,7 @@ def test_a_run_is_scored_for_every_fold_and_draw_that_labels_its_patients(here, 
     output = here.runs.parent
     other = study.open_study(here.experiment, output=output, fold=1, device="cpu")
     labelled = sorted(set(here.split.train) & set(other.split.train))[:2]
-    monkeypatch.setattr(study, "labelled_draw", lambda *_: tuple(labelled))
+    monkeypatch.setattr(protocols, "labelled_draw", lambda *_: tuple(labelled))
     asked = [(here, 0), (here, 1), (other, 0)]
     runs, tables = zip(*(one.few_shot("unet", 2, draw) for one, draw in [*asked, *asked]), strict=True)
     assert len({run.folder for run in runs}) == 1
@@ -194,13 +178,6 @@ def test_who_has_no_labels_is_neither_tested_nor_drawn_and_can_be_pretrained_wit
         assert "patient003" not in here.labelled(3) and len(here.labelled(3)) == 3
     with pytest.raises(ValueError, match="4 patients cannot be split into 5 folds"):
         study.open_study(tiny("acdc"), root, tmp_path / "home", device="cpu")
-
-
-def test_inner_validation_touches_no_test_patient_and_has_as_many():
-    outers, inners = (study.split_by(protocol, GROUPS, 5) for protocol in ("patient", "inner"))
-    for outer, inner in zip(outers, inners, strict=True):
-        assert set(inner.train) | set(inner.test) == set(outer.train)
-        assert len(inner.test) == len(outer.test) and not set(inner.test) & set(outer.test)
 
 
 def test_the_papers_protocol_pretrains_on_the_test_fold_and_says_so(tmp_path, monkeypatch):

@@ -16,7 +16,8 @@ import yaml
 from kaf.choices import check_choice
 from kaf.config import Experiment, as_tuples, digest, resolve
 from kaf.finetune import get_method
-from kaf.study import PROTOCOLS, configurations, store_name
+from kaf.protocols import PROTOCOLS
+from kaf.study import configurations, store_name
 
 FILE = Path(__file__).with_name("grids.yaml")
 

@@ -16,8 +16,9 @@ import pandas as pd
 
 from kaf.config import digest, training_part
 from kaf.files import exclusive, make_writable
+from kaf.protocols import PROTOCOLS
 from kaf.records import ASKED, FOLDER, KEY, OF_RUN, Record, lineage, read_records
-from kaf.study import PROTOCOLS, configurations
+from kaf.study import configurations
 from workflow.grids import FILE, Job, expand, get_grid, job_key, load_grids
 
 COLUMNS = ["key", *ASKED, "levels", "method", "scale", "dataset", "setting", "seconds", "pretraining_seconds",

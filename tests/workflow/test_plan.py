@@ -6,8 +6,9 @@ import yaml
 
 from kaf.evaluate import COLUMNS
 from kaf.finetune import METHODS
+from kaf.protocols import PROTOCOLS
 from kaf.records import CORRUPTED, FOLDER, Record, read_records, write_record
-from kaf.study import PROTOCOLS, configurations
+from kaf.study import configurations
 from workflow.grids import expand
 from workflow.plan import Plan, evidence, main, read_recorded, recorded
 
