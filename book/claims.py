@@ -16,6 +16,7 @@ from book.entries import PARTS, Entry
 from book.facts import (
     AFTER_2500,
     BEGUN,
+    LIGHT,
     LONG_PRETRAINING,
     LONGER,
     PRETRAINED,
@@ -30,18 +31,20 @@ from book.findings import OPEN, as_it_is, luck, luck_of, measure, sizes_of, stil
 from kaf.files import replacing
 from kaf.noise import NoiseByPlace, in_words, luck_in_words, noise_floor
 from kaf.records import FOLDER, lineage
-from kaf.report import p_value
+from kaf.report import p_value, signed
 from kaf.verdicts import Comparison
 from workflow.plan import read_recorded
 
 PAGE = BOOK / "appendix" / "claims.md"
 TWINS = frozenset({"patient074", "patient076"})  # of ACDC, who hold the same images
 PARTLY = "Partly open."
+OPEN_LINES = 6  # a table with more of them is folded
+ANSWERS = {"better": "Yes.", "worse": "No, it is worse.", "no difference shown": "Not shown."}
 #: What most readers come for: a question, and the comparison of an entry that answers it.
 MAIN = (
     ("Do more filters help a UNet?", "C1", WIDE, UNET),
     ("Do KAF layers help a UNet?", "M3", SCRATCH, UNET),
-    ("More than as many weights in filters do?", "M3", SCRATCH, WIDE),
+    ("More than the same widths without layers do?", "M3", SCRATCH, WIDE),
     ("And after five times as many steps?", "M3", *AFTER_2500),
     ("Does pretraining help a network with KAF layers?", "M2", PRETRAINED, SCRATCH),
     ("And long pretraining, where fine-tuning is brief?", "D13", LONG_PRETRAINING, f"{SCRATCH}: brief"),
@@ -51,6 +54,7 @@ MAIN = (
     ("Does KAF lead the wide UNet with it?", "D15", f"{SCRATCH}: {STRONGER}", f"{WIDE}: {STRONGER}"),
     ("Does it help to begin with smaller weights?", "D16", f"{UNET}: {BEGUN}", UNET),
     ("Does KAF lead the wide UNet then?", "D16", f"{SCRATCH}: {BEGUN}", f"{WIDE}: {BEGUN}"),
+    ("Does KAF lead the wide UNet with the light fusion?", "D17", LIGHT, WIDE),
     ("Does self-training help more than as many steps on the labels?", "D9", TAUGHT, f"{WIDE}: as many steps"),
 )
 
@@ -69,13 +73,19 @@ def in_short(records: Path) -> list[str]:
         found = [c if c.label == label else c.flipped for c in measure(entries[key], records)
                  if {c.label, c.reference} == pair]
         if found:
-            lines.append(f"- **{question}** {label} against {reference}: {by_verdict(found, luck(records))} "
-                         f"([{key}](#{anchor(entries[key])}))")
+            lines.append(f"- **{question}** {answer(found)} {label} against {reference}: "
+                         f"{by_verdict(found, luck(records))} ([{key}](#{anchor(entries[key])}))")
         rows += found
     head = [f"- {open_}" for open_ in [OPEN] if not rows]
     return [*lines, *head, "", meaning(records), "",
             "How far the best of them goes, beside the paper: [D9](#entry-d9).", "",
             ":::{dropdown} The differences", *table(rows, luck(records)), ":::", ""]
+
+
+def answer(found: list[Comparison]) -> str:
+    """What comparisons of one pair answer to whether the one helps, or leads."""
+    said = {c.verdict for c in found}
+    return ANSWERS[said.pop()] if len(said) == 1 else "It depends."
 
 
 def by_verdict(found: list[Comparison], noise: NoiseByPlace) -> str:
@@ -88,12 +98,6 @@ def by_verdict(found: list[Comparison], noise: NoiseByPlace) -> str:
     return "; ".join(f"{verdict} " + " and ".join(f"at scale {scale} with M = {', '.join(ms)}"
                                                   for scale, ms in at.items())
                      for verdict, at in said.items())
-
-
-def signed(value: float) -> str:
-    """A difference in Dice; what rounds to nothing has no sign."""
-    text = f"{value:+.3f}"
-    return text.lstrip("+-") if float(text) == 0 else text
 
 
 def meaning(records: Path) -> str:
@@ -135,20 +139,25 @@ def told(entry: Entry, found: list[Comparison], records: Path) -> str:
 def table(found: list[Comparison], noise: NoiseByPlace) -> list[str]:
     """Comparisons as lines, a table for each data set and scale, beside the noise floor where ``noise`` has one."""
     lines = []
+    head = ["", "verdict", "difference in Dice (95 % over patients)", "p (Holm)", "95 % over trainings", "noise floor",
+            "patients", "trainings"]
     known = list(dict.fromkeys(c.place.setup for c in found))
     for at, some in groupby(sorted(found, key=lambda c: known.index(c.place.setup)), key=lambda c: c.place.setup):
-        lines += ["", f"On {at}:", "", "| | verdict | difference in Dice (95 % over patients) | p (Holm) | "
-                  "95 % over trainings | noise floor | patients | trainings |", "|---|---|---|---|---|---|---|---|"]
+        rows = [head]
         for c in some:
             floor, (low, high) = noise_floor(c, noise), c.over_runs
             told = in_words(c, noise) if c.testable else "too few patients to show any"
-            here = ", ".join([f"M = {c.place.m}", *c.place.details] + [f"{c.steps} steps"] * bool(c.steps))
+            here = ", ".join([f"M = {c.place.m}", *c.place.details]
+                             + [f"{c.steps} steps"] * bool(c.steps and " steps" not in c.reference))
             p = p_value(c.p).replace("-", "\u2011")  # a hyphen at which no line breaks
-            lines.append(f"| {c.label} against {c.reference}, {here} | {told} | "
-                         f"{signed(c.difference)} ({signed(c.low)} to {signed(c.high)}) | {p} | "
-                         f"{'' if isnan(low) else f'{signed(low)} to {signed(high)}'} | "
-                         f"{'related' if c.related else '' if isnan(floor) else f'{floor:.3f}'} | "
-                         f"{c.patients} | {c.runs} |")
+            rows.append([f"{c.label} against {c.reference}, {here}", told,
+                         f"{signed(c.difference)} ({signed(c.low)} to {signed(c.high)})", p,
+                         "" if isnan(low) else f"{signed(low)} to {signed(high)}",
+                         "related" if c.related else "" if isnan(floor) else f"{floor:.3f}", str(c.patients),
+                         str(c.runs)])
+        said = [cells for cells in zip(*rows, strict=True) if any(cells[1:])]  # columns that say something
+        first, *others = (f"| {' | '.join(cells)} |" for cells in zip(*said, strict=True))
+        lines += ["", f"On {at}:", "", first, "|---" * len(said) + "|", *others]
     return lines
 
 
@@ -162,8 +171,8 @@ def section(entry: Entry, records: Path) -> list[str]:
                                    f"Below the noise floor: {small}." if small else "",
                                    still_open(entry, records) if found else "", facts)))
     lines = [f"({anchor(entry)})=", f"### {entry.key}. {entry.text}", "", words]
-    if found:
-        lines += table(found, luck(records))
+    rows = table(found, luck(records))
+    lines += rows if len(found) <= OPEN_LINES else ["", f":::{{dropdown}} All {len(found)} comparisons", *rows, ":::"]
     grids = list(dict.fromkeys([*(trial.grid for trial in entry.trials), *entry.grids]))
     if entry.command:
         lines += ["", f"Command: `{entry.command}`, in `book`."]
@@ -194,9 +203,9 @@ Every comparison is paired over patients. *Better* and *worse* mean that the mea
 bootstrap interval without 0 and a Wilcoxon test below .05 after Holm's correction for all comparisons of the entry;
 anything else is *no difference shown*, which is not the same as no difference. A few patients cannot show any, and are
 left out of the correction. One comparison may stand in several entries: all of them have the largest of its p values,
-so that it has one verdict. Chapters correct for the comparisons that they print together; where a verdict differs
-there, this page counts. Holm's correction is for one entry; over a page with so many of them, a few verdicts will be
-false.
+so that it has one verdict, in the chapters, too. Holm's correction is for one entry; over a page with so many of them,
+a few verdicts will be false. In the names of settings levels count from 1: *level 1* is the layer behind the first
+block, whose {term}`level` is 0 in formulas.
 
 Of corrupted images the differences are in the Dice that is lost, and *better* is to lose less.
 

@@ -1,6 +1,6 @@
 """What the recorded runs say about an entry of the page "Claims and evidence"."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from math import isnan
@@ -14,13 +14,13 @@ from book.facts import SCRATCH, evidence
 from kaf.config import restore
 from kaf.finetune import get_method
 from kaf.noise import NoiseByPlace, below_floor, noise_by_place, noise_floor
-from kaf.records import Record, lineage
+from kaf.records import FOLDER, Record, lineage
 from kaf.verdicts import Comparison, Place, comparisons, corrected, labelled, lost_dice, overall
 from workflow.plan import Plan
 
 OPEN = "Open: nothing is recorded under today's configuration."
 ALONE = "for these trained networks alone"  # where it may be the luck of trainings
-Pair = tuple[frozenset[str], Place]
+Pair = tuple[frozenset[str], Place, float]
 FAIR = ": as many steps"  # of a reference that was trained for as long as both trainings of the other side
 
 
@@ -34,9 +34,21 @@ def measure(entry: Entry, records: Path, without: frozenset[str] = frozenset()) 
     return [replace(c, p=max(c.p, largest.get(_pair(c), 0.0))) for c in _corrected(entry, records, without)]
 
 
+def settled(found: Iterable[Comparison], records: Path = FOLDER) -> list[Comparison]:
+    """Comparisons with the p values of the page, so that the book has one verdict of each.
+
+    Those that the page does not have are corrected for the number of all that are given.
+    """
+    known = _largest_p(records, frozenset())
+    return [replace(c, p=known.get(_pair(c), c.p)) for c in corrected(found)]
+
+
 def _pair(c: Comparison) -> Pair:
-    """What a comparison shares with the same one elsewhere, from whichever side that is told."""
-    return frozenset((c.label, c.reference)), c.place
+    """What a comparison shares with the same one elsewhere, from whichever side that is told.
+
+    Its size tells it from one of the same names in another grid, whose trainings were longer, for instance.
+    """
+    return frozenset((c.label, c.reference)), c.place, round(abs(c.difference), 9)
 
 
 @cache

@@ -32,7 +32,8 @@ def forest_figure(found: Sequence[Comparison], noise: NoiseByPlace | None = None
     A panel holds neighbours that share reference, place, patients, number and length of trainings, and says so. With
     ``versus`` it holds all that share data set, scale and protocol, and on its right each line names its
     reference and M, with the numbers of patients and trainings in brackets. Hollow markers are differences that are
-    not shown, half-filled ones are shown but below the noise floor. ``noise`` is that of
+    not shown, half-filled ones are shown but below the noise floor; of too few patients to show any there is the
+    interval alone. ``noise`` is that of
     :func:`kaf.noise.noise_by_place`; where it is known, a grey bar behind the line holds 95 % of the differences that
     luck alone makes of as many trainings; it may go on beyond the axis.
     Raises ``ValueError`` without any comparison.
@@ -62,6 +63,8 @@ def forest_figure(found: Sequence[Comparison], noise: NoiseByPlace | None = None
                for name, (colour, marker) in LOOKS.items()]
     if any(below_floor(c, noise or {}) for c in found):
         handles.append(Line2D([], [], ls="", color="0.35", marker="o", label="below the noise floor", **HALF))
+    if not all(c.testable for c in found):
+        handles.append(Line2D([], [], color=LOOKS["no difference shown"][0], lw=1.6, label="too few patients"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
@@ -98,7 +101,8 @@ def _lines(ax: Axes, lines: Sequence[Comparison], noise: NoiseByPlace) -> None:
         colour, marker = LOOKS[c.verdict]
         look = HALF if below_floor(c, noise) else {}
         ax.errorbar(c.difference, y, xerr=[[c.difference - c.low], [c.high - c.difference]], color=colour,
-                    marker=marker, mfc=_filling(c.verdict, colour), ms=7, capsize=3, lw=1.6, **look)
+                    marker=marker if c.testable else "", mfc=_filling(c.verdict, colour), ms=7, capsize=3, lw=1.6,
+                    **look)
     ax.set(ylim=(len(lines) - 0.4, -0.6))
     ax.grid(axis="x", lw=0.5, color="0.88")
 

@@ -178,6 +178,12 @@ def _interval(low: float, high: float, digits: int = 3, sign: str = "") -> str:
     return "–" if np.isnan(low) else f"{low:{sign}.{digits}f} to {high:{sign}.{digits}f}"
 
 
+def signed(value: float) -> str:
+    """A difference in Dice with its sign; what rounds to nothing has none."""
+    text = f"{value:+.3f}"
+    return text.lstrip("+-") if float(text) == 0 else text
+
+
 def p_value(p: float) -> str:
     """Three decimals, and powers of ten below .001."""
     return f"{p:.1e}" if p < 0.001 else f"{p:.3f}"

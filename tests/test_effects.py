@@ -99,3 +99,11 @@ def test_the_bar_is_what_luck_makes_of_as_many_runs():
 def test_nothing_to_show_is_told():
     with pytest.raises(ValueError, match="are these settings recorded"):
         forest_figure([])
+
+
+def test_of_too_few_patients_there_is_the_interval_alone():
+    few = replace(NOTHING, patients=4)
+    figure = forest_figure([BETTER, few])
+    assert [line.get_marker() for ax in figure.axes for line in lines_of(ax)] == [LOOKS["better"][1], ""]
+    assert "too few patients" in [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "too few" not in str([text.get_text() for text in forest_figure([BETTER]).legends[0].get_texts()])

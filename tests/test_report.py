@@ -19,6 +19,7 @@ from kaf.report import (
     results_table,
     session_line,
     show_numbers,
+    signed,
 )
 from kaf.runs import Run
 from kaf.verdicts import labelled
@@ -141,6 +142,10 @@ def test_a_method_may_be_compared_at_some_numbers_of_labels_alone():
 
 def test_a_small_p_is_never_shown_as_zero():
     assert [p_value(p) for p in (1.0, 0.0312, 0.001, 0.00042)] == ["1.000", "0.031", "0.001", "4.2e-04"]
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_sign():
+    assert [signed(x) for x in (-0.0004, 0.0004, -0.0006, 0.02)] == ["0.000", "0.000", "-0.001", "+0.020"]
 
 
 def test_comparison_of_distances():
