@@ -17,6 +17,7 @@ from kaf.files import replacing
 BOOK = Path(__file__).parent
 CHAPTERS = BOOK / "chapters"
 HARDWARE = "one processor core, no GPU"
+NOBODY = "/OWNER/"  # in the address, until the repository has one
 METADATA = {
     "badges": {"tags": ["badges"]},
     "setup": {"cellView": "form", "jupyter": {"source_hidden": True},
@@ -31,12 +32,12 @@ def repository() -> tuple[str, str]:
 
 
 def badges(name: str) -> str:
-    """One line: open in Colab, minutes, memory, hardware."""
+    """One line: open in Colab, where the repository has an address, minutes, memory, hardware."""
     (url, branch), facts = repository(), read_chapters()[name]
     where = f"{urlsplit(url).path}/blob/{branch}/book/chapters/{name}.ipynb"
-    colab = f"https://colab.research.google.com/github{where}"
+    colab = "" if NOBODY in where else f"[Open in Colab](https://colab.research.google.com/github{where}) · "
     minutes = f"{facts['minutes']:g} minute{'' if facts['minutes'] == 1 else 's'}"
-    return f"[Open in Colab]({colab}) · {minutes} · {facts['gigabytes']:g} GB of memory · {HARDWARE}"
+    return f"{colab}{minutes} · {facts['gigabytes']:g} GB of memory · {HARDWARE}"
 
 
 def setup() -> str:

@@ -10,7 +10,7 @@ import pytest
 from nbval.plugin import get_sanitize_patterns
 
 from book.chapter_numbers import compare, read_chapters
-from book.dress import CHAPTERS, dress
+from book.dress import CHAPTERS, badges, dress
 from kaf.report import read_numbers
 from tests.book import checks
 
@@ -56,6 +56,14 @@ def test_generated_cells_are_up_to_date(path):
     dressed = copy.deepcopy(read(path))
     dress(dressed, path.stem)
     assert dressed == read(path), "run `make badges`"
+
+
+def test_the_link_to_colab_waits_for_an_address(monkeypatch):
+    for owner, linked in (("OWNER", False), ("somebody", True)):
+        monkeypatch.setattr("book.dress.repository", lambda owner=owner: (f"https://github.com/{owner}/kaf", "main"))
+        line = badges("05_pretrain")
+        assert (f"github/{owner}/kaf/blob/main/book/chapters/05_pretrain.ipynb" in line) == linked
+        assert ("Colab" in line) == linked and "GB of memory" in line
 
 
 @pytest.mark.parametrize("name", ["05_pretrain", "06_fewshot"])
