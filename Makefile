@@ -112,7 +112,9 @@ $(OLDEST)/lock.done: requirements.oldest.lock
 $(VENV)/lock.done $(OLDEST)/lock.done:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "kaf needs Python 3.11 or newer; set PYTHON=")'
 	$(PYTHON) -m venv $(@D)
+	@echo "torch, the largest part"
 	$(@D)/bin/pip install --quiet $$(grep '^torch==' $<) $(TORCH_ARGS)
+	@echo "$$(grep -c == $<) packages, which takes minutes"
 	$(@D)/bin/pip install --quiet --requirement $<
 	@touch $@
 

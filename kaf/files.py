@@ -174,6 +174,8 @@ def clear_drafts(folder: str | Path) -> None:
 
 def make_writable(folder: Path) -> None:
     """Make a folder, if need be, and see whether files can be written there. Raises ``OSError`` with advice."""
+    if folder.is_file():
+        raise NotADirectoryError(f"{folder} is a file; give a folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:

@@ -222,15 +222,22 @@ BLOCKS: dict[str, Callable[[int, int], nn.Module]] = {
 
 
 def make_block(name: str, dim: int, heads: int) -> nn.Module:
-    """One block by its name in :data:`BLOCKS`. Raises ``ValueError`` for another name."""
+    """One block by its name in :data:`BLOCKS`.
+
+    Raises ``ValueError`` for another name, ``TypeError`` for a block that is made otherwise.
+    """
     check_choice("mixer", name, BLOCKS)
-    return BLOCKS[name](dim, heads)
+    try:
+        return BLOCKS[name](dim, heads)
+    except TypeError as error:
+        raise TypeError(f"mixer {name!r} cannot be made as a block is, from dim and heads: {error}") from error
 
 
 class Mixer(nn.Module):
     """A stack of ``depth`` blocks that mix the keypoints of an image; ``none`` mixes nothing.
 
-    ``(B, K, d), valid (B, K) -> (B, K, d)``; padded tokens come out as zeros.
+    ``(B, K, d), valid (B, K) -> (B, K, d)``; padded tokens come out as zeros. Raises ``ValueError`` where a block
+    returns tokens of another shape.
     """
 
     def __init__(self, name: str, dim: int, depth: int, heads: int = 4):
@@ -240,7 +247,10 @@ class Mixer(nn.Module):
 
     def forward(self, tokens: Tensor, valid: Tensor) -> Tensor:
         for block in self.blocks:
-            tokens = block(tokens, valid)
+            given, tokens = tokens.shape, block(tokens, valid)
+            if tokens.shape != given:
+                raise ValueError(f"a block of mixer {self.name!r} made tokens {tuple(tokens.shape)} of {tuple(given)}; "
+                                 "it must return as many of the same width")
         return tokens * valid.unsqueeze(-1)
 
     def attention_maps(self, tokens: Tensor, valid: Tensor) -> list[Tensor]:

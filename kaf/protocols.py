@@ -26,6 +26,7 @@ PROTOCOLS = {
     "paper": "the paper's folds and draw, test patients in pretraining",
     "external": "a test set of its own, no test patient in pretraining",
 }
+FOLDS = 5
 LABELLED = {"smoke": (2,), "laptop": (2, 8), "full": (2, 6, 10, 20)}  # numbers M of labelled patients
 
 

@@ -22,7 +22,7 @@ from kaf.finetune import finetune, get_method, load_network
 from kaf.loop import make_fabric
 from kaf.predict import evaluate
 from kaf.pretrain import KINDS, fingerprint, pretrain
-from kaf.protocols import PROTOCOLS, draw_labelled, split_store
+from kaf.protocols import FOLDS, PROTOCOLS, draw_labelled, split_store
 from kaf.records import TESTED, read_rows
 from kaf.runs import Run
 from kaf.selftrain import selftrain
@@ -143,7 +143,7 @@ def configurations(experiment: Experiment, method: str) -> list[dict[str, Any]]:
 
 
 def open_study(experiment: Experiment, data_root: str | Path = "", output: str | Path = "", fold: int = 0,
-               folds: int = 5, device: str = "auto", devices: int = 1, num_nodes: int = 1,
+               folds: int = FOLDS, device: str = "auto", devices: int = 1, num_nodes: int = 1,
                protocol: str = "patient", workers: int = 0, test_root: str | Path = "") -> Study:
     """Prepare the data set, or open its store, and choose a fold.
 

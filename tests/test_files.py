@@ -19,6 +19,7 @@ from kaf.files import (
     building,
     clear_drafts,
     exclusive,
+    make_writable,
     read_json,
     replacing,
     whole_lines,
@@ -211,3 +212,9 @@ def test_drafts_are_hidden_and_keep_their_suffixes(tmp_path):
         draft.write_bytes(b"")
         assert draft.name.startswith(".") and draft.name.endswith("labels.nii.gz") and draft.parent == tmp_path
     assert json.dumps([p.name for p in tmp_path.iterdir()]) == '["labels.nii.gz"]'
+
+
+def test_a_file_is_no_folder_to_write_into(tmp_path):
+    (tmp_path / "taken").touch()
+    with pytest.raises(NotADirectoryError, match="taken is a file; give a folder"):
+        make_writable(tmp_path / "taken")

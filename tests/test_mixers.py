@@ -146,3 +146,20 @@ def test_a_block_of_ones_own_mixes_and_shows_the_attention_that_it_has(monkeypat
     assert len(maps) == 2 * looks
     for block, weights, factor in zip(mixer.blocks, maps, (1, 2), strict=False):
         torch.testing.assert_close(weights, block.attention.weights(factor * tokens, factor * tokens, valid))
+
+
+class Wider(Doubled):
+    """A block that returns tokens of another width."""
+
+    def forward(self, x, valid):
+        return torch.cat([x, x], -1)
+
+
+def test_a_block_that_keeps_no_contract_is_told(monkeypatch):
+    tokens, valid = torch.randn(1, 3, 8), torch.ones(1, 3, dtype=torch.bool)
+    monkeypatch.setitem(BLOCKS, "mine", Wider)
+    with pytest.raises(ValueError, match=r"a block of mixer 'mine' made tokens \(1, 3, 16\) of \(1, 3, 8\)"):
+        Mixer("mine", 8, depth=1)(tokens, valid)
+    monkeypatch.setitem(BLOCKS, "other", lambda dim: nn.Identity())
+    with pytest.raises(TypeError, match="mixer 'other' cannot be made as a block is, from dim and heads: .*2 were"):
+        Mixer("other", 8, depth=1)

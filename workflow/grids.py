@@ -16,7 +16,7 @@ import yaml
 from kaf.choices import check_choice
 from kaf.config import Experiment, as_tuples, digest, resolve
 from kaf.finetune import get_method
-from kaf.protocols import PROTOCOLS
+from kaf.protocols import FOLDS, PROTOCOLS
 from kaf.study import configurations, store_name
 
 FILE = Path(__file__).with_name("grids.yaml")
@@ -82,13 +82,19 @@ def job_key(what: Mapping[str, Any], runs: list[dict[str, Any]]) -> str:
 
 
 def load_grids(file: str | Path = FILE) -> dict[str, dict[str, Any]]:
-    """The grids of a file by name. Raises ``ValueError`` for a file without any."""
+    """The grids of a file by name. Raises ``ValueError`` for a file without any, ``FileNotFoundError`` without one."""
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"there is no file {file}; give one with grids, as workflow/grids.yaml has them")
     try:
         found = yaml.safe_load(Path(file).read_text())
     except yaml.YAMLError as error:
         raise ValueError(f"{file} is no YAML: {error}") from None
     if not isinstance(found, dict) or not all(isinstance(g, dict) and "runs" in g for g in found.values()):
         raise ValueError(f"{file} is no file of grids: each needs a name and a list of blocks named runs")
+    for name, grid in found.items():
+        if not isinstance(blocks := grid["runs"], list) or not all(isinstance(block, dict) for block in blocks):
+            raise ValueError(f"runs of the grid {name} in {file} are a list of blocks, each beginning with a dash; got "
+                             f"{blocks!r}")
     return found
 
 
@@ -114,6 +120,7 @@ def expand(grid: Mapping[str, Any]) -> list[Job]:
     return list(jobs.values())
 
 
+EXAMPLES = {"settings": '{"level 1": {kaf__levels: [0]}}', "changes": "{width: 8}"}
 AXES = {"folds": "fold", "draws": "draw", "seeds": "seed", "m": "m", "methods": "method"}
 
 
@@ -128,6 +135,11 @@ def _expand_block(block: Mapping[str, Any]) -> Iterable[Job]:
             words = "methods" if axis == "methods" else "whole numbers"
             raise ValueError(f"a block needs {axis}, a list of {words} such as [{'unet' if kind is str else 2}], got "
                              f"{given!r}")
+    for name in ("settings", "changes"):
+        if not isinstance(given := block.get(name, {}), dict):
+            raise ValueError(f"{name} of a block are names with values, such as {EXAMPLES[name]}; got {given!r}")
+    if beyond := [fold for fold in block.get("folds", [0]) if fold not in range(FOLDS)]:
+        raise ValueError(f"a block has fold {beyond[0]}; there are 0 to {FOLDS - 1}")
     common = {name: block[name] for name in single & set(block)}
     check_choice("protocol", common.get("protocol", "patient"), PROTOCOLS)
     if common.get("protocol") == "external":

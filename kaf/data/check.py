@@ -91,6 +91,9 @@ def _doubts(findings: Findings, layout: Layout, found: list[Case]) -> Iterator[P
         yield Problem(root, what, "check their names", warning=True)
     if found and not any(case.label for case in found):
         yield Problem(root, "has labels of nobody", "pretraining needs none, fine-tuning and tests do", warning=True)
+    elif silent := sorted({case.patient for case in found} - {case.patient for case in found if case.label}):
+        what = f"has no labels of {', '.join(silent[:5])}{f' and {len(silent) - 5} others' if len(silent) > 5 else ''}"
+        yield Problem(root, what, "they can be pretrained with, and are neither drawn nor tested", warning=True)
     yield from _twins(found)
     ways = Counter(header.orientation for header in findings.headers.values())
     if len(ways) > 1:

@@ -120,3 +120,12 @@ def test_the_command_refuses_an_unknown_data_set(capsys):
     with pytest.raises(SystemExit) as done:
         check.main(["mnist", "somewhere"])
     assert done.value.code == 2 and "invalid choice: 'mnist'" in capsys.readouterr().err
+
+
+def test_a_patient_without_labels_is_named(tmp_path):
+    for number in (1, 2):
+        write_acdc_patient(tmp_path, number)
+    for file in (tmp_path / "patient002").glob("*_gt.nii.gz"):
+        file.unlink()
+    (problem,) = check_dataset("acdc", tmp_path, progress=False).problems
+    assert problem.warning and "has no labels of patient002; they can be pretrained with" in str(problem)

@@ -71,6 +71,9 @@ def test_the_key_follows_the_configuration_and_not_the_name_of_the_setting():
     ({"changes": {"kaf__levls": [0]}}, "has no field 'levls'; did you mean 'levels'"),
     ({"methods": ["kaf_scratch"], "settings": {"": {}, "all": {"kaf__levels": [0, 1, 2, 3]}}},
      "settings '' and 'all' are the same experiment"),
+    ({"settings": ["level 1"]}, "settings of a block are names with values, such as {\"level 1\""),
+    ({"changes": ["width"]}, "changes of a block are names with values, such as {width: 8}; got"),
+    ({"folds": [0, 5]}, "a block has fold 5; there are 0 to 4"),
 ])
 def test_mistakes_in_a_grid_are_told(changes, message):
     with pytest.raises(ValueError, match=message):
@@ -82,6 +85,11 @@ def test_a_file_without_grids_is_told(tmp_path):
     file.write_text(yaml.safe_dump({"fewshot": [1, 2]}))
     with pytest.raises(ValueError, match="is no file of grids"):
         load_grids(file)
+    file.write_text(yaml.safe_dump({"fewshot": {"runs": {"m": [2]}}}))
+    with pytest.raises(ValueError, match="runs of the grid fewshot in .*grids.yaml are a list of blocks"):
+        load_grids(file)
+    with pytest.raises(FileNotFoundError, match="there is no file .*none.yaml; give one with grids"):
+        load_grids(tmp_path / "none.yaml")
     file.write_text("fewshot: [")
     with pytest.raises(ValueError, match="grids.yaml is no YAML: "):
         load_grids(file)
