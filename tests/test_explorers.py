@@ -201,13 +201,13 @@ def test_curves_are_means_over_patients_with_their_intervals():
 
 def test_paper_values_stand_beside_without_ablations():
     data = read(explore_labels(few_shot_rows(), published()))
-    assert data["paper"] == [{"name": "KAF", "dataset": "acdc", "points": [[2, 0.741, 0.034], [6, 0.873, None]]}]
+    assert data["paper"] == [{"name": "KAF", "dataset": "ACDC", "points": [[2, 0.741, 0.034], [6, 0.873, None]]}]
     assert read(explore_labels(few_shot_rows()))["paper"] == []
     mixed = pd.concat([published(), published().assign(dataset="chd")])
     with pytest.raises(ValueError, match="select one"):
         explore_labels(few_shot_rows(), mixed)
     own = read(explore_labels(few_shot_rows().assign(dataset="chd"), mixed))
-    assert {p["dataset"] for p in own["paper"]} == {"chd"}
+    assert {p["dataset"] for p in own["paper"]} == {"CHD"}
 
 
 def test_methods_are_chosen_that_are_drawn_at_first():
@@ -215,6 +215,14 @@ def test_methods_are_chosen_that_are_drawn_at_first():
     assert read(explore_labels(few_shot_rows(), published(), ["UNet"]))["shown"] == ["UNet"]
     with pytest.raises(ValueError, match="unknown method 'unet'; choose one of KAF, UNet"):
         explore_labels(few_shot_rows(), published(), ["unet"])
+
+
+def test_methods_drawn_at_first_look_as_in_a_figure_of_them_alone():
+    rows = pd.concat([few_shot_rows().assign(method=f"method {n}") for n in range(10)])
+    data = read(explore_labels(rows, published(), ["KAF", "method 9", "method 1"]))
+    assert data["looks"][:3] == ["method 1", "method 9", "KAF"], "in the order of the rows, then of the paper"
+    assert sorted(data["looks"]) == sorted([*data["methods"], "KAF"])
+    assert read(explore_labels(rows))["looks"] == data["methods"]
 
 
 def test_one_patient_has_no_interval_and_origin_is_said():
@@ -238,6 +246,7 @@ def test_worse_slices_are_those_of_kaf(shown, store, kind, step):
     part = next(part for part in data["kinds"] if part["name"] == kind)
     sample = list(corrupted_slices(store, given["volume"], 32, 12, kind, part["levels"][step]))[given["s"]]
     frame, valid = part["frames"][step], sample.keypoints.valid
+    assert part["unit"] == {"blur": "px", "noise": "of the range"}[kind]
     assert np.array_equal(unpack(frame["image"]), sample.image.numpy())
     assert np.allclose(np.array(frame["xy"]).reshape(-1, 2), sample.keypoints.xy[valid], atol=0.06)
     assert len(frame["old"]) == int(valid.sum()) and data["clean"]["again"] == 1 and all(data["clean"]["old"])

@@ -268,6 +268,7 @@ def test_every_module_has_a_page():
                if p.stem != "__init__" and "exercises" not in p.parts}
     pages = {p.stem for p in (ROOT / "book" / "api").glob("kaf.*.md")}
     in_contents = set(re.findall(r"book/api/(kaf\.[\w.]+)", (ROOT / "_toc.yml").read_text()))
-    assert modules == pages == in_contents
+    listed = re.findall(r"^   (kaf\.[\w.]+)$", (ROOT / "book" / "api" / "index.md").read_text(), re.MULTILINE)
+    assert modules == pages == in_contents == set(listed) and len(listed) == len(modules)
     for page in pages:
         assert f"automodule:: {page}\n" in (ROOT / "book" / "api" / f"{page}.md").read_text()

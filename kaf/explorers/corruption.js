@@ -2,6 +2,7 @@ function start(root, data) {
   const bar = add(root, "div", { class: "kx-bar" });
   const kind = choice(bar, "corruption", data.kinds.map((k) => k.name), () => changed());
   const steps = [0, ...data.kinds[0].levels.map((_, i) => i + 1)];
+  const unit = (k) => (data.kinds[k].unit ? ` (${data.kinds[k].unit})` : "");
   const named = (k, step) => (step ? String(data.kinds[k].levels[step - 1]) : "none");
   const level = slider(bar, "level", steps, 2, (step) => named(kind.index, step), () => update());
   const network = choice(bar, "network", data.networks, () => update());
@@ -57,7 +58,7 @@ function start(root, data) {
     series.push({ points: [[step, dice]], colour: "var(--kx-accent)", symbol: (x, y) => circle(x, y, 5) });
     curve.show({
       height: 240, marker: step, series,
-      x: { label: `level of ${data.kinds[k].name}`, range: [0, steps.length - 1], ticks: steps, format: (s) => named(k, s) },
+      x: { label: `level of ${data.kinds[k].name}${unit(k)}`, range: [0, steps.length - 1], ticks: steps, format: (s) => named(k, s) },
       y: { label: "Dice of the slice", range: [0, 1], ticks: [0, 0.25, 0.5, 0.75, 1] },
     });
   }

@@ -16,6 +16,7 @@ from kaf.explorers.page import explorer, picture, rounded
 from kaf.predict import predict_slices
 from kaf.robustness import FOUND_AGAIN_MM, LEVELS, corrupted_slices, repeatability
 
+UNITS = {"blur": "px", "noise": "of the range", "contrast": "factor", "bias": "exponent"}  # of the levels
 CORNER_PX = 0.4  # contours may be off by so much, which saves half of their points
 
 
@@ -49,8 +50,8 @@ def explore_corruption(networks: Mapping[str, nn.Module], store: Store, volume: 
         "height": size, "width": size, "structures": list(store.structures.values()), "networks": list(networks),
         "truth": [_contours(truth == label) for label in store.structures],
         "clean": frame(),
-        "kinds": [{"name": kind, "levels": list(values), "frames": [frame(kind, level) for level in values]}
-                  for kind, values in levels.items()],
+        "kinds": [{"name": kind, "unit": UNITS.get(kind, ""), "levels": list(values),
+                   "frames": [frame(kind, level) for level in values]} for kind, values in levels.items()],
     }  # fmt: skip
     return explorer("corruption", "Choose a corruption, its level and a network, and see what becomes of the keypoints "
                                   "and of the prediction.", data)

@@ -7,8 +7,9 @@ const SYMBOLS = [
 function start(root, data) {
   const bar = add(root, "div", { class: "kx-bar" });
   const structure = choice(bar, "structure", data.structures, () => update());
-  // A published curve has the colour and the symbol of the method of the same name. Where colours come again, symbols differ.
-  const names = [...new Set([...data.methods, ...data.paper.map((p) => p.name)])];
+  // A published curve has the colour and the symbol of the method of the same name. Where colours come again, symbols
+  // differ; the names that are drawn at first come first, so that these have the colours of a figure of them alone.
+  const names = data.looks;
   const colour = (name) => `var(--kx-${names.indexOf(name) % 7})`;
   const symbol = (name) => SYMBOLS[(names.indexOf(name) + Math.floor(names.indexOf(name) / 7)) % 7];
   const lines = [

@@ -20,9 +20,10 @@ def explore_labels(rows: pd.DataFrame, paper: pd.DataFrame | None = None, shown:
     ``rows`` have the columns of :data:`kaf.evaluate.COLUMNS`. A point is the mean over patients, a band its 95 %
     bootstrap interval (:func:`kaf.evaluate.summarise`). ``paper`` has a line per published value: ``method``, ``m``,
     ``dice``, where known ``dataset`` and ``sd`` (over folds), and ``setting``, empty for main results; only those
-    are drawn, dashed, for the mean of the structures. ``shown`` are the methods that are drawn at first; empty: all.
-    Raises ``ValueError`` for missing columns, rows of several data sets or protocols, published values of several
-    data sets, none of them that of the rows, or methods in ``shown`` that nothing is known of.
+    are drawn, dashed, for the mean of the structures. ``shown`` are the methods that are drawn at first, with the
+    colours of :func:`kaf.canvas.looks` in the order of the rows; empty: all. Raises ``ValueError`` for missing
+    columns, rows of several data sets or protocols, published values of several data sets, none of them that of the
+    rows, or methods in ``shown`` that nothing is known of.
     """
     _check(rows)
     structures = list(rows["structure"].unique())
@@ -33,10 +34,11 @@ def explore_labels(rows: pd.DataFrame, paper: pd.DataFrame | None = None, shown:
         "curves": [[_curve(group[group["method"] == method]) for method in methods] for group in groups.values()],
         "paper": [] if paper is None else _published(paper, rows),
     }
-    known = sorted({*methods, *(line["name"] for line in data["paper"])})
+    names = list(dict.fromkeys([*methods, *(line["name"] for line in data["paper"])]))
     for name in shown:
-        check_choice("method", name, known)
-    data["shown"] = sorted(set(shown or known))
+        check_choice("method", name, sorted(names))
+    data["shown"] = sorted(set(shown or names))
+    data["looks"] = sorted(names, key=lambda name: name not in data["shown"])  # as kaf.canvas.looks of those shown
     return explorer("labels", "Choose a structure and the methods, and compare Dice against the number of labelled "
                               "patients.", data)
 
@@ -84,7 +86,7 @@ def _published(paper: pd.DataFrame, rows: pd.DataFrame) -> list[dict[str, Any]]:
         dataset = own if own in names else names[0]
         paper = paper[paper["dataset"] == dataset]
     paper = paper.assign(sd=paper.get("sd")).dropna(subset=["m", "dice"])
-    return [{"name": str(name), "dataset": dataset,
+    return [{"name": str(name), "dataset": dataset.upper(),
              "points": [[int(m), float(dice), None if pd.isna(sd) else float(sd)]
                         for m, dice, sd in group.sort_values("m")[["m", "dice", "sd"]].itertuples(False)]}
             for name, group in paper.groupby("method", sort=False)]

@@ -167,7 +167,7 @@ def test_labels_follow_boxes_structure_and_keys(visit):
     page = visit()
     explorer = root(page, "labels")
     table = explorer.locator(".kx-table")
-    assert "2 labelled patients, mean" in table.inner_text() and "paper, acdc" in table.inner_text()
+    assert "2 labelled patients, mean" in table.inner_text() and "paper, ACDC" in table.inner_text()
     explorer.locator(".kx-chart").focus()
     page.keyboard.press("ArrowRight")
     assert "6 labelled patients" in table.inner_text()
@@ -192,6 +192,8 @@ def test_no_two_of_many_methods_look_alike(browser, tmp_path):
     looks = {box.locator("path").nth(1).evaluate("e => e.getAttribute('d') + e.getAttribute('style')")
              for box in boxes.all()}
     assert len(looks) == 10 == boxes.count()
+    colours = [box.locator("path").nth(1).evaluate("e => e.style.stroke") for box in boxes.all()]
+    assert colours[0] == "var(--kx-0)" and colours[9] == "var(--kx-1)", "those drawn at first have the first colours"
     ticked = [box.inner_text().strip() for box in boxes.all() if box.locator("input").is_checked()]
     assert ticked == ["method 0", "method 9"]
     page.close()
@@ -208,6 +210,7 @@ def test_corruption_follows_kind_level_and_network(visit):
     assert level.get_attribute("aria-valuetext") == "2" and "blur 2" in said(explorer)
     kind.select_option(label="noise")
     assert level.get_attribute("aria-valuetext") == "0.3" and "noise 0.3" in said(explorer)
+    assert "level of noise (of the range)" in explorer.locator(".kx-chart").inner_html()
     network.select_option(label="kaf_scratch")
     assert "kaf_scratch has a Dice of" in said(explorer)
     assert explorer.locator(".kx-new").get_attribute("d")
