@@ -205,6 +205,7 @@ PARTS = {
               "09_alternatives", facts=plain),
         Entry("D16", "Does it matter what weights begin with, and who is ahead with smaller ones?",
               (*(Trial(grid, settings(UNET, BEGUN), UNET) for grid in ("baseline", "initialised")),
+               Trial("baseline", settings(UNET, f"{BEGUN}, {STRONGER}"), f"{UNET}: {STRONGER}"),
                Trial("baseline", settings(UNET, ALWAYS), f"{UNET}: {FASTER}"),
                *(Trial("initialised", settings(method, BEGUN), method) for method in (WIDE, SCRATCH, PRETRAINED)),
                *(Trial("initialised", settings(method, BEGUN), f"{other}: {BEGUN}")
