@@ -27,7 +27,7 @@ from kaf.data.cases import LAYOUTS
 PHANTOMS = {"phantom", "phantom-ct"}
 REAL = LAYOUTS.keys() - PHANTOMS
 MODULES = {*sys.stdlib_module_names, "kaf", "numpy", "torch", "pandas", "scipy", "sklearn", "matplotlib", "cv2",
-           "nibabel", "IPython", "ipywidgets", "monai", "ot", "tqdm", "workflow"}  # fmt: skip
+           "nibabel", "IPython", "ipywidgets", "monai", "ot", "tqdm", "workflow", "book"}  # fmt: skip
 OF_A_DATASET = {"find_cases", "check_dataset", "prepare", "resolve", "StoreSettings", "usual", "open_study", "Layout"}
 OPENERS = {"load", "imread", "imreadmulti", "imdecode", "fromfile", "memmap", "open_memmap", "read_bytes",
            "from_filename", "VideoCapture", "Segmenter", "segment", "urlopen", "urlretrieve", "run", "Popen", "system"}

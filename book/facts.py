@@ -74,7 +74,7 @@ def told_by_monitor(kinds: tuple[str, ...], column: str, limit: float | None = N
     It tells a patient whose value is above the largest of theirs. With a ``limit``, also where the mean is above it.
     """
     told = _where(kinds, column, lambda worse, clean: (worse > clean.max()).mean() > 0.5,
-                  "The monitor puts most patients above all images as they are", "there are no keypoints")
+                  "Most patients lie above every clean image", "there are no keypoints")
     if limit is None:
         return told
     above = _where(kinds, column, lambda worse, _: worse.mean() > limit, f"Above {limit:g} in the mean")

@@ -225,7 +225,7 @@ def test_corruption_is_told_by_what_is_lost_and_by_its_keypoints(tmp_path):
     assert text.count("| worse |") == len(levels)
     text = "\n".join(claims.section(ENTRIES["F1"], tmp_path))
     assert "as it is 0.10, blur 3 px: 0.50" in text and "bias 1: no keypoints." in text
-    told = "The monitor puts most patients above all images as they are under"
+    told = "Most patients lie above every clean image under"
     none = "Under bias there are no keypoints."
     assert f"**{told} blur, noise and contrast. {none}** " in text
     text = "\n".join(claims.section(ENTRIES["F2"], tmp_path))
