@@ -214,5 +214,7 @@ PARTS = {
               "09_alternatives"),
         Entry("D17", "Does the light fusion, which patients set aside chose, help on those who are tested?",
               tuple(Trial("fused", (LIGHT,), reference) for reference in (SCRATCH, UNET, WIDE)), "09_alternatives"),
+        Entry("D18", "Is KAF ahead of a UNet of the same widths with pretraining?",
+              tuple(Trial(grid, (PRETRAINED,), WIDE) for grid in ("fewshot", "fewshot_laptop")), "09_alternatives"),
     ),
 }

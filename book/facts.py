@@ -95,7 +95,7 @@ def _where(kinds: tuple[str, ...], column: str, happens: Callable[[pd.Series, pd
                  for kind in kinds}
         there = [kind for kind in kinds if happens(worse[kind], clean)]
         undefined = [kind for kind in kinds if worse[kind].isna().all()]
-        others = [kind for kind in kinds if kind not in there + undefined]
+        others = [kind for kind in kinds if kind not in there and not (without and kind in undefined)]
         told = f"{words} under {_listed(there)}" + (f", not under {_listed(others)}." if others else ".") \
             if there else f"{words} under none of these."
         return told + (f" Under {_listed(undefined)} {without}." if undefined and without else "")

@@ -30,12 +30,11 @@ def forest_figure(found: Sequence[Comparison], noise: NoiseByPlace | None = None
     """Differences in Dice with their 95 % intervals: a line for each comparison.
 
     A panel holds neighbours that share reference, place, patients, number and length of trainings, and says so. With
-    ``versus`` it holds all that share data set, scale and protocol, and on its right each line names its
-    reference and M, with the numbers of patients and trainings in brackets. Hollow markers are differences that are
-    not shown, half-filled ones are shown but below the noise floor; of too few patients to show any there is the
-    interval alone. ``noise`` is that of
-    :func:`kaf.noise.noise_by_place`; where it is known, a grey bar behind the line holds 95 % of the differences that
-    luck alone makes of as many trainings; it may go on beyond the axis.
+    ``versus`` it holds all that share data set, scale and protocol, and on its right each line names its reference and
+    M, with the numbers of patients and trainings in brackets. Hollow markers are differences that are not shown, half-
+    filled ones are shown but below the noise floor; of too few patients to show any there is the interval alone.
+    ``noise`` is that of :func:`kaf.noise.noise_by_place`; where it is known, a grey bar behind the line holds 95 % of
+    the differences that luck alone makes of as many trainings; it may go on beyond the axis.
     Raises ``ValueError`` without any comparison.
     """
     if not found:

@@ -5,6 +5,7 @@ The rows of results say the protocol in the words of :data:`PROTOCOLS`.
 
 from collections.abc import Mapping, Sequence
 
+from kaf.choices import check_choice
 from kaf.data.splits import (
     Split,
     external_test,
@@ -26,7 +27,7 @@ PROTOCOLS = {
     "paper": "the paper's folds and draw, test patients in pretraining",
     "external": "a test set of its own, no test patient in pretraining",
 }
-FOLDS = 5
+FOLDS = 5  # of every protocol but external; the paper's, too
 LABELLED = {"smoke": (2,), "laptop": (2, 8), "full": (2, 6, 10, 20)}  # numbers M of labelled patients
 
 
@@ -35,11 +36,13 @@ def split_by(protocol: str, groups: Mapping[str, str], folds: int) -> list[Split
 
     They do not depend on the seed of an experiment: two seeds are two trainings for the same patients. ``inner`` sets
     as many patients of the training side aside as the fold tests, and leaves those of the fold out. Raises
-    ``ValueError`` for fewer patients than folds, and for other than the paper's 5 folds in its protocol.
+    ``ValueError`` for a protocol without folds, for fewer patients than folds, and for other than the paper's folds in
+    its protocol.
     """
+    check_choice("protocol with folds", protocol, [name for name in PROTOCOLS if name != "external"])
     if protocol == "paper":
-        if folds != 5:
-            raise ValueError(f"the paper has 5 folds, not {folds}")
+        if folds != FOLDS:
+            raise ValueError(f"the paper has {FOLDS} folds, not {folds}")
         return paper_folds(groups)
     splits = kfold(groups, folds)
     return [inner_split(s.train, len(s.test), 0, groups) for s in splits] if protocol == "inner" else splits
@@ -49,11 +52,13 @@ def split_store(protocol: str, store: Store, fold: int, folds: int, test_store: 
     """Fold ``fold`` of a store; with a ``test_store``, whose patients test, all of ``store`` trains.
 
     Patients without labels are in no fold; they join those who are pretrained with. Who has the same scan as a test
-    patient is left out, except where test patients are pretrained with anyway. Raises ``ValueError`` as
-    :func:`split_by` does.
+    patient is left out, except where test patients are pretrained with anyway. Raises ``ValueError`` for a fold that
+    there is not, as :func:`split_by` does, and as :func:`kaf.data.splits.external_test` does.
     """
     if test_store is not None:
         return external_test(store, test_store)
+    if not 0 <= fold < folds:
+        raise ValueError(f"fold is 0 to {folds - 1}, got {fold}")
     known = store.labelled_patients
     split = split_by(protocol, {p: g for p, g in store.patients.items() if p in known}, folds)[fold]
     others = tuple(p for p in store.patients if p not in known)

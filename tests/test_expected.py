@@ -85,7 +85,8 @@ def test_every_patient_counts_once():
     assert few_shot_numbers(rows) == {"dice_KAF_from_scratch_m2": pytest.approx(0.6)}
 
 
-@pytest.mark.parametrize("line", ["assert verdicts == {2: 'better'}", "assert verdicts[6] == 'worse'"])
+@pytest.mark.parametrize("line", [
+    "assert verdicts == {2: 'better'}", "assert verdicts[6] == 'worse'", "assert min([]) < 0"])
 def test_text_that_results_outgrew_is_named_and_stops_nothing(line, capsys):
     """In a cell, whose statement is shown."""
     shell = InteractiveShell.instance()

@@ -17,6 +17,8 @@ def test_inner_validation_touches_no_test_patient_and_has_as_many():
 def test_the_papers_protocol_has_the_papers_folds():
     with pytest.raises(ValueError, match="the paper has 5 folds, not 10"):
         split_by("paper", GROUPS, 10)
+    with pytest.raises(ValueError, match="unknown protocol with folds 'external'; choose one of patient, inner, paper"):
+        split_by("external", GROUPS, 5)
 
 
 def test_numbers_of_labelled_patients_are_read_from_words():

@@ -15,7 +15,7 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"  # what the processes of a job see
 
 @contextmanager
 def own_gpu(device: str, folder: Path) -> Iterator[None]:
-    """Let a job on ``cuda`` see one GPU alone, on which no more jobs run than on any other.
+    """Let a job on ``cuda`` see one GPU alone, that with the fewest jobs on it.
 
     ``folder`` is common to the jobs. It takes locks, which end with their process. A machine with one GPU, or a cluster
     that gives each job its own, leaves nothing to choose.
@@ -25,11 +25,14 @@ def own_gpu(device: str, folder: Path) -> Iterator[None]:
         yield
         return
     before = os.environ.get(VISIBLE)
-    names = before.split(",")[:there] if before else [str(n) for n in range(there)]
+    names = [name.strip() for name in before.split(",")][:there] if before else [str(n) for n in range(there)]
     folder = folder / platform.node()
     folder.mkdir(parents=True, exist_ok=True)
-    places = ((name, folder / f"{name}-{round_}.lock") for round_ in count() for name in names)
-    name, lock = next((name, lock) for name, file in places if _held(lock := FileLock(file)))
+    with FileLock(folder / "choice.lock"):  # one job chooses at a time
+        name = min(names, key=lambda name: len(_jobs(folder, name)))
+        taken = _jobs(folder, name)
+        lock = next(FileLock(folder / f"{name}-{n}.lock") for n in count() if n not in taken)
+        lock.acquire()
     os.environ[VISIBLE] = name
     try:
         yield
@@ -39,10 +42,14 @@ def own_gpu(device: str, folder: Path) -> Iterator[None]:
         os.environ.update({VISIBLE: before} if before else {})
 
 
-def _held(lock: FileLock) -> bool:
-    """Take a lock unless another job has it."""
+def _jobs(folder: Path, name: str) -> set[int]:
+    """The numbers of the jobs that run on a GPU: their locks are held."""
+    return {int(file.stem.rpartition("-")[2]) for file in folder.glob(f"{name}-*.lock") if _held(file)}
+
+
+def _held(file: Path) -> bool:
     try:
-        lock.acquire(timeout=0)
+        with FileLock(file, timeout=0):
+            return False
     except Timeout:
-        return False
-    return True
+        return True

@@ -108,8 +108,8 @@ def get_grid(name: str, file: str | Path = FILE) -> dict[str, Any]:
 def expand(grid: Mapping[str, Any]) -> list[Job]:
     """The jobs of a grid, each once, in the order of its blocks.
 
-    Raises ``ValueError`` for an unknown key, method, protocol or field of the experiment, and where two settings are
-    the same experiment.
+    Raises ``ValueError`` for an unknown key, method, protocol, fold or field of the experiment, for values of another
+    kind than a block has, and where two settings are the same experiment.
     """
     jobs: dict[str, Job] = {}
     for block in grid["runs"]:
@@ -129,6 +129,9 @@ def _expand_block(block: Mapping[str, Any]) -> Iterable[Job]:
     if unknown := set(block) - single - set(AXES) - {"settings", "changes"}:
         raise ValueError(f"a block has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(single))}, "
                          f"{', '.join(AXES)}, settings, changes")
+    for name in single & set(block):
+        if not isinstance(block[name], str):
+            raise ValueError(f"{name} of a block is a word, got {block[name]!r}")
     for axis in sorted({"m", "methods"} | set(AXES) & set(block)):
         kind = str if axis == "methods" else int
         if not isinstance(given := block.get(axis), list) or not given or not all(type(one) is kind for one in given):
@@ -136,7 +139,10 @@ def _expand_block(block: Mapping[str, Any]) -> Iterable[Job]:
             raise ValueError(f"a block needs {axis}, a list of {words} such as [{'unet' if kind is str else 2}], got "
                              f"{given!r}")
     for name in ("settings", "changes"):
-        if not isinstance(given := block.get(name, {}), dict):
+        given = block.get(name, {"": {}})
+        fits = isinstance(given, dict) and given and (name == "changes" or all(
+            isinstance(one, dict | None) for one in given.values()))
+        if not fits:
             raise ValueError(f"{name} of a block are names with values, such as {EXAMPLES[name]}; got {given!r}")
     if beyond := [fold for fold in block.get("folds", [0]) if fold not in range(FOLDS)]:
         raise ValueError(f"a block has fold {beyond[0]}; there are 0 to {FOLDS - 1}")

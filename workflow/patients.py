@@ -20,7 +20,13 @@ def labelled_groups(dataset: str, root: str) -> dict[str, str]:
 
 
 def check_labelled(jobs: Iterable[Job], groups: dict[str, str], root: str) -> None:
-    """Raises ``ValueError`` for the first job with more labelled patients than its fold trains with."""
+    """Raises ``ValueError`` for the first job with more labelled patients than its fold trains with.
+
+    So it does for fewer patients than folds. ``groups`` without anybody are not looked at.
+    """
+    if 0 < len(groups) < FOLDS:
+        raise ValueError(f"{root} has {len(groups)} labelled patients, and a grid tests in {FOLDS} folds: give at "
+                         "least as many")
     for job in jobs if groups else ():
         train = split_by(job.protocol, groups, FOLDS)[job.fold].train
         if job.m > len(train):

@@ -92,7 +92,7 @@ def _doubts(findings: Findings, layout: Layout, found: list[Case]) -> Iterator[P
     if found and not any(case.label for case in found):
         yield Problem(root, "has labels of nobody", "pretraining needs none, fine-tuning and tests do", warning=True)
     elif silent := sorted({case.patient for case in found} - {case.patient for case in found if case.label}):
-        what = f"has no labels of {', '.join(silent[:5])}{f' and {len(silent) - 5} others' if len(silent) > 5 else ''}"
+        what = f"has no labels of {', '.join(silent[:5])}{f', ... ({len(silent)} patients)' * (len(silent) > 5)}"
         yield Problem(root, what, "they can be pretrained with, and are neither drawn nor tested", warning=True)
     yield from _twins(found)
     ways = Counter(header.orientation for header in findings.headers.values())

@@ -37,6 +37,18 @@ def test_jobs_spread_over_the_gpus(gpus, tmp_path):
     assert taken(7, tmp_path) == ["0", "1", "2", "0", "1", "2", "0"]
 
 
+def test_the_gpu_with_the_fewest_jobs_is_taken(gpus, tmp_path):
+    gpus(2)
+    with ExitStack() as running:
+        first = [running.enter_context(ExitStack()) for _ in range(3)]
+        for job in first:  # on 0, 1 and 0
+            job.enter_context(own_gpu("cuda", tmp_path))
+            os.environ.pop(VISIBLE, None)
+        first[0].close()
+        first[1].close()
+        assert taken(2, tmp_path) == ["1", "0"]
+
+
 def test_a_gpu_is_free_again_after_its_job(gpus, tmp_path):
     gpus(2)
     with own_gpu("cuda", tmp_path):
@@ -45,13 +57,13 @@ def test_a_gpu_is_free_again_after_its_job(gpus, tmp_path):
 
 
 def test_only_what_the_process_was_given_is_chosen_from(gpus, tmp_path):
-    gpus(2, "3,GPU-8932f937")
+    gpus(2, "3, GPU-8932f937")
     with own_gpu("cuda", tmp_path):
         assert os.environ[VISIBLE] == "3"
-        os.environ[VISIBLE] = "3,GPU-8932f937"
+        os.environ[VISIBLE] = "3, GPU-8932f937"
         with own_gpu("cuda", tmp_path):
             assert os.environ[VISIBLE] == "GPU-8932f937"
-    assert os.environ[VISIBLE] == "3,GPU-8932f937"
+    assert os.environ[VISIBLE] == "3, GPU-8932f937"
 
 
 @pytest.mark.parametrize("number, device", [(0, "cuda"), (1, "cuda"), (4, "cpu")])

@@ -73,6 +73,9 @@ def test_the_key_follows_the_configuration_and_not_the_name_of_the_setting():
      "settings '' and 'all' are the same experiment"),
     ({"settings": ["level 1"]}, "settings of a block are names with values, such as {\"level 1\""),
     ({"changes": ["width"]}, "changes of a block are names with values, such as {width: 8}; got"),
+    ({"settings": {"level 1": [0]}}, "settings of a block are names with values"),
+    ({"settings": {}}, "settings of a block are names with values"),
+    ({"protocol": ["inner"]}, "protocol of a block is a word, got"),
     ({"folds": [0, 5]}, "a block has fold 5; there are 0 to 4"),
 ])
 def test_mistakes_in_a_grid_are_told(changes, message):

@@ -37,6 +37,11 @@ def test_a_job_that_asks_for_more_labelled_patients_than_there_are_is_refused(pr
         check_labelled([job, more], GROUPS, "here")
 
 
+def test_fewer_patients_than_folds_are_too_few():
+    with pytest.raises(ValueError, match="here has 3 labelled patients, and a grid tests in 5 folds"):
+        check_labelled([Job("unet", 1)], dict([*GROUPS.items()][:3]), "here")
+
+
 @pytest.mark.parametrize("patients, folds, warned", [
     (GROUPS, range(5), False),
     ([*GROUPS][:2], [0], False),           # one fold says nothing of the others
