@@ -26,8 +26,9 @@ from book.facts import (
     UNET,
     WIDE,
     evidence,
+    table_lines,
 )
-from book.findings import OPEN, as_it_is, luck, luck_of, measure, sizes_of, still_open, verdict_of
+from book.findings import ENTRIES, OPEN, as_it_is, luck, luck_of, measure, sizes_of, still_open, verdict_of
 from kaf.files import replacing
 from kaf.noise import NoiseByPlace, in_words, luck_in_words, noise_floor
 from kaf.records import FOLDER, lineage
@@ -74,7 +75,7 @@ def anchor(entry: Entry) -> str:
 def in_short(records: Path) -> list[str]:
     """The main questions, each with what its comparisons say, and these as a table that is folded."""
     lines, rows = ["## In short", ""], []
-    entries = {entry.key: entry for entries in PARTS.values() for entry in entries}
+    entries = {entry.key: entry for entry in ENTRIES}
     for question, key, label, reference in MAIN:
         pair = {label, reference}
         found = [c if c.label == label else c.flipped for c in measure(entries[key], records)
@@ -125,7 +126,7 @@ def overview(records: Path) -> list[str]:
     """All entries and their verdicts, a line each."""
     lines = ["## At a glance", "", "| entry | | verdict over patients | hold over trainings | below the noise floor | "
              "patients | trainings |", "|---|---|---|---|---|---|---|"]
-    for entry in (entry for entries in PARTS.values() for entry in entries):
+    for entry in ENTRIES:
         found = measure(entry, records)
         verdict = told(entry, found, records)
         counts = [" to ".join(map(str, sorted({min(values), max(values)}))) if found else ""
@@ -162,8 +163,8 @@ def table(found: list[Comparison], noise: NoiseByPlace) -> list[str]:
                          "related" if c.related else "" if isnan(floor) else f"{floor:.3f}", str(c.patients),
                          str(c.runs)])
         said = [cells for cells in zip(*rows, strict=True) if any(cells[1:])]  # columns that say something
-        first, *others = (f"| {' | '.join(cells)} |" for cells in zip(*said, strict=True))
-        lines += ["", f"On {at}:", "", first, "|---" * len(said) + "|", *others]
+        first, *others = zip(*said, strict=True)
+        lines += ["", f"On {at}:", "", *table_lines(first, others)]
     return lines
 
 
@@ -258,8 +259,7 @@ def twins(records: Path) -> str:
             runs += 1
             seen += bool(others & labels.union(*(config.get("unlabelled", config["patients"]) for config in chain)))
             labelled_too += bool(others & labels)
-    entries = [entry for entries in PARTS.values() for entry in entries if entry.trials]
-    pairs = [pair for entry in entries
+    pairs = [pair for entry in ENTRIES if entry.trials
              for pair in zip(measure(entry, records), measure(entry, records, TWINS), strict=True)]
     few, many = (max((abs(a.difference - b.difference) for a, b in pairs if (a.patients > 16) == more), default=0.0)
                  for more in (False, True))

@@ -1,7 +1,7 @@
 """Findings of the page "Claims and evidence" in words, and the names that its entries use."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from kaf.files import read_json
 from kaf.monitors import COLLAPSED
 from kaf.records import COST, Cost, Record, read_costs
 from kaf.report import p_value, read_numbers
-from kaf.robustness import hardest
+from kaf.robustness import UNITS, hardest
 from kaf.verdicts import labelled
 from workflow import plan
 
@@ -32,7 +32,6 @@ ALWAYS = f"{BEGUN}, intensities of every slice"
 LONG_PRETRAINING = f"{PRETRAINED}: brief, long pretraining"
 AFTER_2500 = (f"{SCRATCH}: 2500 steps", f"{WIDE}: 2500 steps")  # of the grid fewshot_laptop
 FAILED = 0.2  # of mean Dice below all others: a training that found nothing
-UNITS = {"blur": " px", "noise": " of the grey range"}  # of the levels of kaf.robustness.corrupt; others are factors
 
 
 @cache
@@ -53,7 +52,7 @@ def keypoints_under(kinds: tuple[str, ...], column: str, words: str, digits: int
         for kind in kinds:
             level = hardest(rows, kind)
             mean = rows.loc[(rows["corruption"] == kind) & (rows["level"] == level), column].mean()
-            parts.append(f"{kind} {level:g}{UNITS.get(kind, '')}: "
+            parts.append(f"{kind} {level:g} ({UNITS[kind]}): "
                          + ("no keypoints" if pd.isna(mean) else f"{mean:.{digits}f}"))
         asis = rows.loc[rows["corruption"] == "", column].mean()
         where = (f"{rows['dataset'].iloc[0]}, {rows['patient'].nunique()} patients, {SCRATCH}, "
@@ -180,14 +179,15 @@ def reached(records: Path) -> str:
             dice, folds = _mean_dice(own)
             told.append([label, str(m), f"{dice:.3f}", f"{pooled_dice(own, ['fold', 'structure']).mean():.3f}", folds])
         told.append(["the paper's best", str(m), "", f"{paper.loc[paper['m'] == m, 'dice'].max():.3f}", "5 folds"])
-    return ("The table below sets them beside the paper. More than the method differs: folds and labelled patients are "
+    return _behind(
+            "The table below sets them beside the paper. More than the method differs: folds and labelled patients are "
             "others, here small pieces of the predictions are removed, and the paper's pretraining saw the test "
             "patients and its epoch was chosen on them. What starts after 2500 steps has gone through these and "
             "through those of self-training, and has no partner of that length: *as many steps* are 2500 here. "
             "Settings of these runs were tried on training patients of folds 0 and 1, the angles on some of every "
-            "fold; other folds test some of them, so the scores may be a little kind."
-            + _table(["", "M", "Dice per patient and frame", "of the voxels of a fold, as the paper scores", "over"],
-                     told)) if told else ""
+            "fold; other folds test some of them, so the scores may be a little kind.",
+            ["", "M", "Dice per patient and frame", "of the voxels of a fold, as the paper scores", "over"],
+            told) if told else ""
 
 
 def plain(records: Path) -> str:
@@ -199,15 +199,21 @@ def plain(records: Path) -> str:
     told: dict[str, dict[int, str]] = {}
     for (label, m), own in rows.groupby(["label", "m"], sort=False):
         told.setdefault(label, {})[m] = "{:.3f} ({})".format(*_mean_dice(own))
-    return ("Mean Dice per patient and frame on the larger images (`baseline`); those of different folds compare badly."
-            + _table(["", *(f"M = {m}" for m in sorted(set(rows["m"])))],
-                     [[label, *(own.get(m, "") for m in sorted(set(rows["m"])))] for label, own in told.items()]))
+    numbers = sorted(set(rows["m"]))
+    return _behind(
+        "Mean Dice per patient and frame on the larger images (`baseline`); those of different folds compare badly.",
+        ["", *(f"M = {m}" for m in numbers)],
+        [[label, *(own.get(m, "") for m in numbers)] for label, own in told.items()])
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    """A table behind a paragraph."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+def table_lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table of the page, line by line."""
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+
+
+def _behind(paragraph: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A paragraph with a table behind it."""
+    return "\n".join([paragraph, "", *table_lines(head, rows)])
 
 
 def pretrained_networks(_: Path) -> str:

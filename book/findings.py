@@ -21,6 +21,7 @@ from workflow.plan import Plan
 OPEN = "Open: nothing is recorded under today's configuration."
 ALONE = "for these trained networks alone"  # where it may be the luck of trainings
 Pair = tuple[frozenset[str], Place, float]
+ENTRIES = tuple(entry for entries in PARTS.values() for entry in entries)
 FAIR = ": as many steps"  # of a reference that was trained for as long as both trainings of the other side
 
 
@@ -30,7 +31,7 @@ def measure(entry: Entry, records: Path, without: frozenset[str] = frozenset()) 
 
     Of a comparison that stands in several entries of the page, all have the largest of its p values.
     """
-    largest = _largest_p(records, without)
+    largest = _largest_p(records, without, ENTRIES)
     return [replace(c, p=max(c.p, largest.get(_pair(c), 0.0))) for c in _corrected(entry, records, without)]
 
 
@@ -39,8 +40,12 @@ def settled(found: Iterable[Comparison], records: Path = FOLDER) -> list[Compari
 
     Those that the page does not have are corrected for the number of all that are given.
     """
-    known = _largest_p(records, frozenset())
-    return [replace(c, p=known.get(_pair(c), c.p)) for c in corrected(found)]
+    found = corrected(found)
+    asked = {frozenset((c.label, c.reference)) for c in found}
+    entries = tuple(entry for entry in ENTRIES if asked & {
+        frozenset((label, trial.reference)) for trial in entry.trials for label in trial.labels})
+    known = _largest_p(records, frozenset(), entries)  # of others there is nothing to know
+    return [replace(c, p=known.get(_pair(c), c.p)) for c in found]
 
 
 def _pair(c: Comparison) -> Pair:
@@ -52,9 +57,9 @@ def _pair(c: Comparison) -> Pair:
 
 
 @cache
-def _largest_p(records: Path, without: frozenset[str]) -> dict[Pair, float]:
+def _largest_p(records: Path, without: frozenset[str], entries: tuple[Entry, ...]) -> dict[Pair, float]:
     found: dict[Pair, float] = {}
-    for entry in (entry for entries in PARTS.values() for entry in entries):
+    for entry in entries:
         for c in _corrected(entry, records, without):
             found[_pair(c)] = max(c.p, found.get(_pair(c), 0.0))
     return found

@@ -31,6 +31,12 @@ FOLDS = 5  # of every protocol but external; the paper's, too
 LABELLED = {"smoke": (2,), "laptop": (2, 8), "full": (2, 6, 10, 20)}  # numbers M of labelled patients
 
 
+def check_fold(fold: int, folds: int = FOLDS) -> None:
+    """Raises ``ValueError`` for a fold that there is not."""
+    if not 0 <= fold < folds:
+        raise ValueError(f"fold is {'0' if folds == 1 else f'0 to {folds - 1}'}, got {fold}")
+
+
 def split_by(protocol: str, groups: Mapping[str, str], folds: int) -> list[Split]:
     """The splits of a protocol with folds; ``groups`` maps a patient to its pathology group.
 
@@ -57,8 +63,7 @@ def split_store(protocol: str, store: Store, fold: int, folds: int, test_store: 
     """
     if test_store is not None:
         return external_test(store, test_store)
-    if not 0 <= fold < folds:
-        raise ValueError(f"fold is 0 to {folds - 1}, got {fold}")
+    check_fold(fold, folds)
     known = store.labelled_patients
     split = split_by(protocol, {p: g for p, g in store.patients.items() if p in known}, folds)[fold]
     others = tuple(p for p in store.patients if p not in known)

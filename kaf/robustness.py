@@ -33,6 +33,7 @@ LEVELS = {
     "bias": (0.25, 0.5, 0.75, 1.0),
 }
 #: A keypoint is found again if another one lies within this distance, in mm.
+UNITS = {"blur": "px", "noise": "of the range", "contrast": "factor", "bias": "exponent"}  # of the levels
 FOUND_AGAIN_MM = 3.0
 BATCH = 8
 

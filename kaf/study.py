@@ -22,7 +22,7 @@ from kaf.finetune import finetune, get_method, load_network
 from kaf.loop import make_fabric
 from kaf.predict import evaluate
 from kaf.pretrain import KINDS, fingerprint, pretrain
-from kaf.protocols import FOLDS, PROTOCOLS, draw_labelled, split_store
+from kaf.protocols import FOLDS, PROTOCOLS, check_fold, draw_labelled, split_store
 from kaf.records import TESTED, read_rows
 from kaf.runs import Run
 from kaf.selftrain import selftrain
@@ -162,8 +162,7 @@ def open_study(experiment: Experiment, data_root: str | Path = "", output: str |
         raise ValueError(f"protocol external and test_root, the folder of those who test, come together; got protocol "
                          f"{protocol!r} and test_root {str(test_root)!r}")
     folds = 1 if external else folds
-    if not 0 <= fold < folds:
-        raise ValueError(f"fold is {'0' if folds == 1 else f'0 to {folds - 1}'}, got {fold}")
+    check_fold(fold, folds)
     phantom = dataset.startswith("phantom")
     if not (phantom or data_root):
         raise ValueError(f"dataset {dataset!r} needs data_root, the folder you downloaded it to")

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
+from kaf.files import exclusive, make_writable
+
 VISIBLE = "CUDA_VISIBLE_DEVICES"  # what the processes of a job see
 
 
@@ -27,8 +29,8 @@ def own_gpu(device: str, folder: Path) -> Iterator[None]:
     before = os.environ.get(VISIBLE)
     names = [name.strip() for name in before.split(",")][:there] if before else [str(n) for n in range(there)]
     folder = folder / platform.node()
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "choice.lock"):  # one job chooses at a time
+    make_writable(folder)
+    with exclusive(folder):  # one job chooses at a time
         name = min(names, key=lambda name: len(_jobs(folder, name)))
         taken = _jobs(folder, name)
         lock = next(FileLock(folder / f"{name}-{n}.lock") for n in count() if n not in taken)

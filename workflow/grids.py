@@ -16,7 +16,7 @@ import yaml
 from kaf.choices import check_choice
 from kaf.config import Experiment, as_tuples, digest, resolve
 from kaf.finetune import get_method
-from kaf.protocols import FOLDS, PROTOCOLS
+from kaf.protocols import PROTOCOLS, check_fold
 from kaf.study import configurations, store_name
 
 FILE = Path(__file__).with_name("grids.yaml")
@@ -144,8 +144,8 @@ def _expand_block(block: Mapping[str, Any]) -> Iterable[Job]:
             isinstance(one, dict | None) for one in given.values()))
         if not fits:
             raise ValueError(f"{name} of a block are names with values, such as {EXAMPLES[name]}; got {given!r}")
-    if beyond := [fold for fold in block.get("folds", [0]) if fold not in range(FOLDS)]:
-        raise ValueError(f"a block has fold {beyond[0]}; there are 0 to {FOLDS - 1}")
+    for fold in block.get("folds", [0]):
+        check_fold(fold)
     common = {name: block[name] for name in single & set(block)}
     check_choice("protocol", common.get("protocol", "patient"), PROTOCOLS)
     if common.get("protocol") == "external":

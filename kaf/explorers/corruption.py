@@ -14,9 +14,8 @@ from kaf.data.pairs import collate
 from kaf.data.store import SliceSample, Store
 from kaf.explorers.page import explorer, picture, rounded
 from kaf.predict import predict_slices
-from kaf.robustness import FOUND_AGAIN_MM, LEVELS, corrupted_slices, repeatability
+from kaf.robustness import FOUND_AGAIN_MM, LEVELS, UNITS, corrupted_slices, repeatability
 
-UNITS = {"blur": "px", "noise": "of the range", "contrast": "factor", "bias": "exponent"}  # of the levels
 CORNER_PX = 0.4  # contours may be off by so much, which saves half of their points
 
 

@@ -219,13 +219,13 @@ def test_corruption_is_told_by_what_is_lost_and_by_its_keypoints(tmp_path):
         write_record(clean, "others", tmp_path)  # of frames and structures, which corrupted images have none of
     text = "\n".join(claims.section(ENTRIES["C3"], tmp_path))
     facts = ("acdc, 16 patients, KAF from scratch, 1 training. Share of keypoints found again: as it is 1.00, blur "
-             "3 px: 0.40, noise 0.3 of the grey range: 0.40.")
+             "3 (px): 0.40, noise 0.3 (of the range): 0.40.")
     said = ("**Worse, for these trained networks alone.** Not recorded yet, 2 of 4 runs: wide UNet (1), KAF pretrained "
             "(1).")
     assert f"{said} {facts}" in text
     assert text.count("| worse |") == len(levels)
     text = "\n".join(claims.section(ENTRIES["F1"], tmp_path))
-    assert "as it is 0.10, blur 3 px: 0.50" in text and "bias 1: no keypoints." in text
+    assert "as it is 0.10, blur 3 (px): 0.50" in text and "bias 1 (exponent): no keypoints." in text
     told = "Most patients lie above every clean image under"
     none = "Under bias there are no keypoints."
     assert f"**{told} blur, noise and contrast. {none}** " in text

@@ -76,7 +76,7 @@ def test_the_key_follows_the_configuration_and_not_the_name_of_the_setting():
     ({"settings": {"level 1": [0]}}, "settings of a block are names with values"),
     ({"settings": {}}, "settings of a block are names with values"),
     ({"protocol": ["inner"]}, "protocol of a block is a word, got"),
-    ({"folds": [0, 5]}, "a block has fold 5; there are 0 to 4"),
+    ({"folds": [0, 5]}, "fold is 0 to 4, got 5"),
 ])
 def test_mistakes_in_a_grid_are_told(changes, message):
     with pytest.raises(ValueError, match=message):
