@@ -32,8 +32,9 @@ LEVELS = {
     "contrast": (0.75, 0.5, 0.25, 0.1),
     "bias": (0.25, 0.5, 0.75, 1.0),
 }
+#: What a level of each corruption is counted in.
+UNITS = {"blur": "px", "noise": "of the range", "contrast": "factor", "bias": "exponent"}
 #: A keypoint is found again if another one lies within this distance, in mm.
-UNITS = {"blur": "px", "noise": "of the range", "contrast": "factor", "bias": "exponent"}  # of the levels
 FOUND_AGAIN_MM = 3.0
 BATCH = 8
 
