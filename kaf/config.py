@@ -4,8 +4,10 @@
 which every number that decides a result is written out.
 """
 
+import ast
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -252,6 +254,29 @@ def as_tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: as_tuples(v) for name, v in value.items()}
     return tuple(as_tuples(v) for v in value) if isinstance(value, list) else value
+
+
+def parse_changes(text: str) -> dict[str, Any]:
+    """Changes of an :class:`Experiment` in words, such as ``"kaf__mixer=graph, pretrain__weights=(1, 0, 0)"``.
+
+    Numbers and tuples are read as Python writes them, anything else is text. Raises ``ValueError`` where a name or a
+    value is missing, a name stands twice, or a change is asked for that has a parameter of its own.
+    """
+    changes: dict[str, Any] = {}
+    for words in re.split(r"[,\s]+(?=\w+\s*=)", text.strip().strip(",")) if text.strip() else []:
+        name, _, value = (part.strip() for part in words.partition("="))
+        try:
+            found = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found = value if len(value.split()) == 1 else ""
+        if not name or found == "":
+            raise ValueError(f"a change is NAME=VALUE, such as kaf__mixer=graph, got {words!r}")
+        if name in ("scale", "recipe", "seed"):
+            raise ValueError(f"{name} decides more than itself: give {name} {value} by its own name, not as a change")
+        if name in changes:
+            raise ValueError(f"{name} is changed twice: {text}")
+        changes[name] = found
+    return changes
 
 
 def workspace() -> Path:

@@ -7,13 +7,11 @@ What is trained does not depend on the number of devices, and the chapters find 
 """
 
 import argparse
-import ast
 import sys
-from typing import Any
 
 import torch
 
-from kaf.config import RECIPES, SCALES, Experiment, resolve
+from kaf.config import RECIPES, SCALES, parse_changes, resolve
 from kaf.data.cases import LAYOUTS
 from kaf.data.pairs import usual_workers
 from kaf.finetune import METHODS
@@ -29,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = make_parser()
     a = parser.parse_args(arguments)
     try:
-        experiment = resolve(a.scale, a.dataset, a.recipe, a.seed, **dict(map(parse_change, a.set)))
+        experiment = resolve(a.scale, a.dataset, a.recipe, a.seed, **parse_changes(" ".join(a.set)))
         fabric = make_fabric(a.device, a.devices, a.num_nodes)
         with fabric.rank_zero_first():  # the first process prepares the data, the others find them
             workers = usual_workers(fabric.device, a.devices) if a.workers is None else a.workers
@@ -92,19 +90,6 @@ def natural(text: str) -> int:
     if (number := int(text)) < 0:
         raise argparse.ArgumentTypeError(f"{text} is below 0")
     return number
-
-
-def parse_change(text: str) -> tuple[str, Any]:
-    """``"finetune__loss=ce"`` as name and value; numbers and tuples as Python writes them, else text."""
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise ValueError(f"--set takes NAME=VALUE, got {text!r}; the names are those of {Experiment.__name__}.changed")
-    if name in ("scale", "recipe", "seed"):
-        raise ValueError(f"--set cannot change {name}, which decides more than itself; give --{name} {value}")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
 
 
 if __name__ == "__main__":

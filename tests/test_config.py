@@ -11,6 +11,7 @@ from kaf.config import (
     SCALES,
     describe,
     digest,
+    parse_changes,
     plain,
     refuse_unknown,
     resolve,
@@ -142,6 +143,29 @@ def test_refuse_unknown_names_the_typo_and_what_was_meant():
         refuse_unknown({"xyz": 1}, ("scale", "dataset"))
     del namespace["datset"]
     refuse_unknown(namespace, ["scale", "dataset"])
+
+
+@pytest.mark.parametrize(("text", "found"), [
+    ("", {}),
+    ("a__b=4", {"a__b": 4}),
+    ("a__b=4, c=(1.0, 0, 0), finetune__loss=ce,", {"a__b": 4, "c": (1.0, 0, 0), "finetune__loss": "ce"}),
+    ("  a = 1e-3\n d=None  e=largest", {"a": 1e-3, "d": None, "e": "largest"}),
+])
+def test_changes_are_read_as_python_writes_them(text, found):
+    assert parse_changes(text) == found
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("batch", "NAME=VALUE, such as .*, got 'batch'"),
+    ("a=1, b=", "got 'b='"),
+    ("=3", "got '=3'"),
+    ("a=1 b", "got 'a=1 b'"),
+    ("a=1, a=2", "a is changed twice"),
+    ("scale=full", "give scale full by its own name"),
+])
+def test_changes_that_cannot_be_read_are_named(text, message):
+    with pytest.raises(ValueError, match=message):
+        resolve("smoke", **parse_changes(text))
 
 
 def test_the_workspace_is_the_variable_or_the_checkout(monkeypatch, tmp_path):

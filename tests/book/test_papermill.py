@@ -81,6 +81,7 @@ def refused(name, parameters, message, folder):
     ({"scael": "smoke"}, "unknown parameter 'scael'; did you mean 'scale'"),
     ({"scale": "tiny"}, "unknown scale 'tiny'; choose one of smoke, laptop, full"),
     ({"dataset": "acdc"}, "needs data_root"),
+    ({"changes": "kaf__fusoin=project"}, "no field 'fusoin'; did you mean 'fusion'"),
 ])
 def test_wrong_parameters_stop_the_run(chapter, parameters, message, place):
     refused(chapter, parameters, message, place)
