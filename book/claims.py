@@ -5,34 +5,18 @@ the configuration that the library resolves today: without such runs an entry is
 """
 
 import sys
-from itertools import groupby
-from math import isnan
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, for book/ and workflow/
 
 from book.dress import BOOK, CHAPTERS
 from book.entries import PARTS, Entry
-from book.facts import (
-    AFTER_2500,
-    BEGUN,
-    LIGHT,
-    LONG_PRETRAINING,
-    LONGER,
-    PRETRAINED,
-    SCRATCH,
-    STRONGER,
-    TAUGHT,
-    UNET,
-    WIDE,
-    evidence,
-    table_lines,
-)
-from book.findings import ENTRIES, OPEN, as_it_is, luck, luck_of, measure, sizes_of, still_open, verdict_of
+from book.evidence import evidence
+from book.findings import ENTRIES, as_it_is, luck, luck_of, measure, sizes_of, still_open, verdict_of
+from book.in_short import in_short
+from book.lines import anchor, comparison_table, table_lines
 from kaf.files import replacing
-from kaf.noise import NoiseByPlace, in_words, luck_in_words, noise_floor
 from kaf.records import FOLDER, lineage
-from kaf.report import p_value, signed
 from kaf.verdicts import Comparison
 from workflow.plan import read_recorded
 
@@ -40,132 +24,27 @@ PAGE = BOOK / "appendix" / "claims.md"
 TWINS = frozenset({"patient074", "patient076"})  # of ACDC, who hold the same images
 PARTLY = "Partly open."
 OPEN_LINES = 6  # a table with more of them is folded
-ANSWERS = {
-    frozenset({"better"}): "Yes.", frozenset({"better", "no difference shown"}): "In some cases.",
-    frozenset({"worse"}): "No, it is worse.",
-    frozenset({"worse", "no difference shown"}): "No, in some cases it is worse.",
-    frozenset({"no difference shown"}): "Not shown.",
-}  # fmt: skip
-#: What most readers come for: a question, and the comparison of an entry that answers it.
-MAIN = (
-    ("Do more filters help a UNet?", "C1", WIDE, UNET),
-    ("Do KAF layers help a UNet?", "M3", SCRATCH, UNET),
-    ("More than the same widths without layers do?", "M3", SCRATCH, WIDE),
-    ("With pretraining?", "D18", PRETRAINED, WIDE),
-    ("And after five times as many steps?", "M3", *AFTER_2500),
-    ("Does pretraining help a network with KAF layers?", "M2", PRETRAINED, SCRATCH),
-    ("And long pretraining, where fine-tuning is brief?", "D13", LONG_PRETRAINING, f"{SCRATCH}: brief"),
-    ("More than a UNet gains by as many steps on its labels?", "C1", PRETRAINED, LONGER),
-    ("Does the pretraining of PCL gain more than that?", "C1", "PCL", LONGER),
-    ("Does a stronger augmentation help a UNet?", "D15", f"{UNET}: {STRONGER}", UNET),
-    ("Does KAF lead the wide UNet with it?", "D15", f"{SCRATCH}: {STRONGER}", f"{WIDE}: {STRONGER}"),
-    ("Does it help a wide UNet to begin with smaller weights?", "D16", f"{WIDE}: {BEGUN}", WIDE),
-    ("And a network with KAF layers?", "D16", f"{SCRATCH}: {BEGUN}", SCRATCH),
-    ("Does KAF lead the wide UNet then?", "D16", f"{SCRATCH}: {BEGUN}", f"{WIDE}: {BEGUN}"),
-    ("Does KAF lead the wide UNet with the light fusion?", "D17", LIGHT, WIDE),
-    ("Does self-training help more than as many steps on the labels?", "D9", TAUGHT, f"{WIDE}: as many steps"),
-)
-
-
-def anchor(entry: Entry) -> str:
-    """The name by which the overview links to an entry."""
-    return f"entry-{entry.key.lower()}"
-
-
-def in_short(records: Path) -> list[str]:
-    """The main questions, each with what its comparisons say, and these as a table that is folded."""
-    lines, rows = ["## In short", ""], []
-    entries = {entry.key: entry for entry in ENTRIES}
-    for question, key, label, reference in MAIN:
-        pair = {label, reference}
-        found = [c if c.label == label else c.flipped for c in measure(entries[key], records)
-                 if {c.label, c.reference} == pair]
-        if found:
-            lines.append(f"- **{question}** {answer(found)} {label} against {reference}: "
-                         f"{by_verdict(found, luck(records))} ([{key}](#{anchor(entries[key])}))")
-        rows += found
-    head = [f"- {open_}" for open_ in [OPEN] if not rows]
-    return [*lines, *head, "", meaning(records), "",
-            "How far the best of them goes, beside the paper: [D9](#entry-d9).", "",
-            ":::{dropdown} The differences", *table(rows, luck(records)), ":::", ""]
-
-
-def answer(found: list[Comparison]) -> str:
-    """What comparisons of one pair answer to whether the one helps, or leads."""
-    return ANSWERS.get(frozenset(c.verdict for c in found), "It depends.")
-
-
-def by_verdict(found: list[Comparison], noise: NoiseByPlace) -> str:
-    """Where comparisons of one pair say what, such as ``*better* at scale smoke with M = 6, 20; *worse* at ...``."""
-    said: dict[str, dict[str, list[str]]] = {}
-    for c in found:
-        over = luck_in_words(c, noise)
-        verdict = f"*{c.verdict}*" + (f" (over trainings: {over})" if over else "")
-        said.setdefault(verdict, {}).setdefault(c.place.scale, []).append(str(c.place.m))
-    return "; ".join(f"{verdict} " + " and ".join(f"at scale {scale} with M = {', '.join(ms)}"
-                                                  for scale, ms in at.items())
-                     for verdict, at in said.items())
-
-
-def meaning(records: Path) -> str:
-    """The words of the first table."""
-    scales = []
-    for grid in ("fewshot", "fewshot_laptop"):
-        for facts in list(evidence(grid, records).runs.values())[:1]:
-            e = facts["config"]["experiment"]
-            scales.append(f"*{e['scale']}*: images of {e['data']['size']} px of {e['data']['spacing_mm']} mm, "
-                          f"{e['width']} filters in the first block")
-    return " ".join(["M is the number of labelled patients.", *([f"Scale {'; '.join(scales)}."] if scales else []),
-                     "The {term}`wide UNet` has the widths that KAF layers give a network, without the layers. PCL "
-                     "pretrains a UNet by the positions of its slices. *As many steps*: on its labels alone, for as "
-                     "many steps as both trainings of the other side. *No difference shown*: the interval, the "
-                     "corrected test or both leave it open."])
 
 
 def overview(records: Path) -> list[str]:
     """All entries and their verdicts, a line each."""
-    lines = ["## At a glance", "", "| entry | | verdict over patients | hold over trainings | below the noise floor | "
-             "patients | trainings |", "|---|---|---|---|---|---|---|"]
+    head, rows = ["entry", "", "verdict over patients", "hold over trainings", "below the noise floor", "patients",
+                  "trainings"], []
     for entry in ENTRIES:
         found = measure(entry, records)
         verdict = told(entry, found, records)
         counts = [" to ".join(map(str, sorted({min(values), max(values)}))) if found else ""
                   for values in ([c.patients for c in found], [c.runs for c in found])]
         partly = PARTLY if found and still_open(entry, records) else ""
-        cells = (" ".join(filter(None, (verdict, partly))), *luck_of(found, luck(records)), *counts)
-        lines.append(f"| [{entry.key}](#{anchor(entry)}) | {entry.text} | {' | '.join(cells)} |")
-    return [*lines, ""]
+        rows.append([f"[{entry.key}](#{anchor(entry.key)})", entry.text, " ".join(filter(None, (verdict, partly))),
+                     *luck_of(found, luck(records)), *counts])
+    return ["## At a glance", "", *table_lines(head, rows), ""]
 
 
 def told(entry: Entry, found: list[Comparison], records: Path) -> str:
     """The verdict of an entry, by its comparisons or, where it has none, by its records themselves."""
     said = entry.outcome(records) if entry.outcome else ""
     return said or verdict_of(entry, found, luck(records))
-
-
-def table(found: list[Comparison], noise: NoiseByPlace) -> list[str]:
-    """Comparisons as lines, a table for each data set and scale, beside the noise floor where ``noise`` has one."""
-    lines = []
-    head = ["", "verdict", "difference in Dice (95 % over patients)", "p (Holm)", "95 % over trainings", "noise floor",
-            "patients", "trainings"]
-    known = list(dict.fromkeys(c.place.setup for c in found))
-    for at, some in groupby(sorted(found, key=lambda c: known.index(c.place.setup)), key=lambda c: c.place.setup):
-        rows = [head]
-        for c in some:
-            floor, (low, high) = noise_floor(c, noise), c.over_runs
-            told = in_words(c, noise) if c.testable else "too few patients to show any"
-            here = ", ".join([f"M = {c.place.m}", *c.place.details]
-                             + [f"{c.steps} steps"] * bool(c.steps and " steps" not in c.reference))
-            p = p_value(c.p).replace("-", "\u2011")  # a hyphen at which no line breaks
-            rows.append([f"{c.label} against {c.reference}, {here}", told,
-                         f"{signed(c.difference)} ({signed(c.low)} to {signed(c.high)})", p,
-                         "" if isnan(low) else f"{signed(low)} to {signed(high)}",
-                         "related" if c.related else "" if isnan(floor) else f"{floor:.3f}", str(c.patients),
-                         str(c.runs)])
-        said = [cells for cells in zip(*rows, strict=True) if any(cells[1:])]  # columns that say something
-        first, *others = zip(*said, strict=True)
-        lines += ["", f"On {at}:", "", *table_lines(first, others)]
-    return lines
 
 
 def section(entry: Entry, records: Path) -> list[str]:
@@ -177,8 +56,8 @@ def section(entry: Entry, records: Path) -> list[str]:
     words = " ".join(filter(None, (verdict, f"Of these differences {hold} hold over trainings, too." if hold else "",
                                    f"Below the noise floor: {small}." if small else "",
                                    still_open(entry, records) if found else "", facts)))
-    lines = [f"({anchor(entry)})=", f"### {entry.key}. {entry.text}", "", words]
-    rows = table(found, luck(records))
+    lines = [f"({anchor(entry.key)})=", f"### {entry.key}. {entry.text}", "", words]
+    rows = comparison_table(found, luck(records))
     lines += rows if len(found) <= OPEN_LINES else ["", f":::{{dropdown}} All {len(found)} comparisons", *rows, ":::"]
     grids = list(dict.fromkeys([*(trial.grid for trial in entry.trials), *entry.grids]))
     if entry.command:

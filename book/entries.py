@@ -5,6 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from book.facts import (
+    caught,
+    collapse,
+    cost_by_points,
+    cost_of_mixing,
+    failed_training,
+    pathology,
+    plain,
+    pretrained_networks,
+    reached,
+)
+from book.names import (
     AFTER_2500,
     ALWAYS,
     BEGUN,
@@ -20,19 +31,8 @@ from book.facts import (
     TAUGHT,
     UNET,
     WIDE,
-    caught,
-    collapse,
-    cost_by_points,
-    cost_of_mixing,
-    failed_training,
-    found_less,
-    keypoints_under,
-    pathology,
-    plain,
-    pretrained_networks,
-    reached,
-    told_by_monitor,
 )
+from book.under_corruption import found_less, keypoints_under, told_by_monitor
 from kaf.monitors import FLAT
 
 

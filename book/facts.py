@@ -1,109 +1,26 @@
-"""Findings of the page "Claims and evidence" in words, and the names that its entries use."""
+"""Findings of the page "Claims and evidence" in words, of what no comparison says."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
 from pathlib import Path
 
 import pandas as pd
 from scipy.stats import kruskal
 
 from book.dress import CHAPTERS
+from book.evidence import evidence
+from book.lines import table_lines
+from book.names import OTHERS, PRETRAINED, SCRATCH, TAUGHT, UNET
 from kaf.anatomy import within
 from kaf.evaluate import pooled_dice, summarise
 from kaf.expected import read_paper
 from kaf.files import read_json
 from kaf.monitors import COLLAPSED
-from kaf.records import COST, Cost, Record, read_costs
+from kaf.records import COST, Cost, read_costs
 from kaf.report import p_value, read_numbers
-from kaf.robustness import UNITS, hardest
 from kaf.verdicts import labelled
-from workflow import plan
 
-SCRATCH, PRETRAINED, UNET, WIDE, SWIN = "KAF from scratch", "KAF pretrained", "UNet", "wide UNet", "SwinUNETR"
-OTHERS = ("Rotation", "SimCLR", "GCL", "PCL")
-LONGER = f"{UNET}: as many steps"  # on its labels alone, for as long as pretraining and fine-tuning together
-TAUGHT = f"{WIDE} self-trained"
-STRONGER = "twice the augmentation"
-FASTER = f"{STRONGER}, four times the rate"  # of learning
-LIGHT = f"{SCRATCH}: light fusion"
-BEGUN = "torch's initialisation"  # of weights, in place of He's
-ALWAYS = f"{BEGUN}, intensities of every slice"
-LONG_PRETRAINING = f"{PRETRAINED}: brief, long pretraining"
-AFTER_2500 = (f"{SCRATCH}: 2500 steps", f"{WIDE}: 2500 steps")  # of the grid fewshot_laptop
 FAILED = 0.2  # of mean Dice below all others: a training that found nothing
-
-
-@cache
-def evidence(grid: str, records: Path) -> Record:
-    """What is recorded of a grid (:func:`workflow.plan.evidence`), read once."""
-    return plan.evidence(grid, records)
-
-
-def keypoints_under(kinds: tuple[str, ...], column: str, words: str, digits: int = 2) -> Callable[[Path], str]:
-    """A finding: the mean of a column on the images as they are and under each corruption at its hardest."""
-
-    def finding(records: Path) -> str:
-        rows = evidence("corruption", records).rows
-        rows = labelled(rows)[lambda table: table["label"] == SCRATCH] if len(rows) else rows
-        if rows.empty:
-            return ""
-        parts = []
-        for kind in kinds:
-            level = hardest(rows, kind)
-            mean = rows.loc[(rows["corruption"] == kind) & (rows["level"] == level), column].mean()
-            parts.append(f"{kind} {level:g} ({UNITS[kind]}): "
-                         + ("no keypoints" if pd.isna(mean) else f"{mean:.{digits}f}"))
-        asis = rows.loc[rows["corruption"] == "", column].mean()
-        where = (f"{rows['dataset'].iloc[0]}, {rows['patient'].nunique()} patients, {SCRATCH}, "
-                 f"{rows['run'].nunique()} training{'s' * (rows['run'].nunique() > 1)}")
-        return f"{where}. {words}: as it is {asis:.{digits}f}, {', '.join(parts)}."
-
-    return finding
-
-
-def found_less(kinds: tuple[str, ...]) -> Callable[[Path], str]:
-    """A verdict: under which corruptions, at their hardest, fewer than half of the keypoints are found again."""
-    return _where(kinds, "repeatability", lambda worse, _: worse.mean() < 0.5, "Fewer than half are found again")
-
-
-def told_by_monitor(kinds: tuple[str, ...], column: str, limit: float | None = None) -> Callable[[Path], str]:
-    """A verdict: under which corruptions, at their hardest, a monitor tells most patients from all images as they are.
-
-    It tells a patient whose value is above the largest of theirs. With a ``limit``, also where the mean is above it.
-    """
-    told = _where(kinds, column, lambda worse, clean: (worse > clean.max()).mean() > 0.5,
-                  "Most patients lie above every clean image", "there are no keypoints")
-    if limit is None:
-        return told
-    above = _where(kinds, column, lambda worse, _: worse.mean() > limit, f"Above {limit:g} in the mean")
-    return lambda records: " ".join(filter(None, (above(records), told(records))))
-
-
-def _where(kinds: tuple[str, ...], column: str, happens: Callable[[pd.Series, pd.Series], bool], words: str,
-           without: str = "") -> Callable[[Path], str]:
-    """A verdict: under which corruptions something happens; ``without``: what is said of those that leave no values."""
-
-    def verdict(records: Path) -> str:
-        rows = evidence("corruption", records).rows
-        rows = labelled(rows)[lambda table: table["label"] == SCRATCH] if len(rows) else rows
-        if rows.empty:
-            return ""
-        clean = rows.loc[rows["corruption"] == "", column]
-        worse = {kind: rows.loc[(rows["corruption"] == kind) & (rows["level"] == hardest(rows, kind)), column]
-                 for kind in kinds}
-        there = [kind for kind in kinds if happens(worse[kind], clean)]
-        undefined = [kind for kind in kinds if worse[kind].isna().all()]
-        others = [kind for kind in kinds if kind not in there and not (without and kind in undefined)]
-        told = f"{words} under {_listed(there)}" + (f", not under {_listed(others)}." if others else ".") \
-            if there else f"{words} under none of these."
-        return told + (f" Under {_listed(undefined)} {without}." if undefined and without else "")
-
-    return verdict
-
-
-def _listed(names: list[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def gain_by_group(records: Path) -> str:
@@ -204,11 +121,6 @@ def plain(records: Path) -> str:
         "Mean Dice per patient and frame on the larger images (`baseline`); those of different folds compare badly.",
         ["", *(f"M = {m}" for m in numbers)],
         [[label, *(own.get(m, "") for m in numbers)] for label, own in told.items()])
-
-
-def table_lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A table of the page, line by line."""
-    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
 
 
 def _behind(paragraph: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from book.entries import PARTS, Entry
-from book.facts import SCRATCH, evidence
+from book.evidence import evidence
+from book.names import SCRATCH
 from kaf.config import restore
 from kaf.finetune import get_method
 from kaf.noise import NoiseByPlace, below_floor, noise_by_place, noise_floor

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from book import facts, findings
-from book.facts import LONG_PRETRAINING, SCRATCH, UNET, WIDE
+from book import facts, findings, in_short
+from book.evidence import evidence
+from book.lines import comparison_table
+from book.names import FASTER, LONG_PRETRAINING, OTHERS, PRETRAINED, SCRATCH, STRONGER, TAUGHT, UNET, WIDE
 from kaf.evaluate import pooled_dice
 from kaf.finetune import METHODS
 from kaf.noise import Noise, below_floor
@@ -100,7 +102,7 @@ def test_the_overview_has_every_entry_and_its_verdict(tmp_path):
     assert set(lines) == set(ENTRIES) and f"| {findings.OPEN} |  |  |" in lines["M3"]
     for job in jobs("fewshot", "unet", "wide_unet", "kaf_scratch"):
         write_record(patients(job, 0.8 if job.method == "kaf_scratch" else 0.7), "any", tmp_path)
-    for made_once in (claims.evidence, findings.measure, findings._corrected, findings._largest_p, findings.luck,
+    for made_once in (evidence, findings.measure, findings._corrected, findings._largest_p, findings.luck,
                       findings.planned):
         made_once.cache_clear()
     (line,) = (line for line in claims.overview(tmp_path) if line.startswith("| [M3](#entry-m3)"))
@@ -110,11 +112,11 @@ def test_the_overview_has_every_entry_and_its_verdict(tmp_path):
 
 def test_what_most_readers_come_for_stands_first_from_the_side_that_is_asked_about(tmp_path):
     asked = {key: {(label, t.reference) for t in entry.trials for label in t.labels} for key, entry in ENTRIES.items()}
-    for _, key, label, reference in claims.MAIN:
+    for _, key, label, reference in in_short.MAIN:
         assert {(label, reference), (reference, label)} & asked[key], "its entry makes this comparison"
     for job in jobs("fewshot", "unet", "kaf_scratch", "kaf_pretrained"):
         write_record(patients(job, 0.8 if job.method == "kaf_pretrained" else 0.7), "any", tmp_path)
-    lines = claims.in_short(tmp_path)
+    lines = in_short.in_short(tmp_path)
     asked = [line for line in lines if line.startswith("- **")]
     gain, = (line for line in asked if "KAF pretrained against KAF from scratch" in line)
     plain, = (line for line in asked if "KAF from scratch against UNet" in line)
@@ -128,8 +130,8 @@ def test_what_most_readers_come_for_stands_first_from_the_side_that_is_asked_abo
 def test_chapters_have_the_verdicts_of_the_page():
     entry = ENTRIES["M3"]
     trial = entry.trials[0]
-    raw = comparisons(claims.evidence(trial.grid, FOLDER).rows, trial.labels, trial.reference)
-    page = {(c.label, c.reference, c.place): c for c in claims.measure(entry, FOLDER)}
+    raw = comparisons(evidence(trial.grid, FOLDER).rows, trial.labels, trial.reference)
+    page = {(c.label, c.reference, c.place): c for c in findings.measure(entry, FOLDER)}
     strange = replace(raw[0], label="another network", p=0.01)
     *told, other = findings.settled([*raw, strange])
     assert len(told) > 3 and all(c == page[c.label, c.reference, c.place] for c in told)
@@ -144,27 +146,27 @@ def test_chapters_have_the_verdicts_of_the_page():
 def test_a_question_is_answered_first(verdicts, said):
     ends = {"better": (0.1, 0.2, 0.001), "worse": (-0.2, -0.1, 0.001), "no difference shown": (-0.1, 0.1, 0.5)}
     lines = [Comparison("a", "b", PLACE, 16, 1, sum(ends[v][:2]) / 2, *ends[v]) for v in verdicts]
-    assert claims.answer(lines) == said
+    assert in_short.answer(lines) == said
 
 
 def test_a_column_that_says_nothing_is_left_out():
     line = Comparison("a", "b", PLACE, 16, 1, 0.1, 0.05, 0.2, 0.001)
-    assert "noise floor" not in "\n".join(claims.table([line], {}))
-    head, _, row = claims.table([replace(line, runs=2, over_runs=(0.05, 0.3))], {})[3:]
+    assert "noise floor" not in "\n".join(comparison_table([line], {}))
+    head, _, row = comparison_table([replace(line, runs=2, over_runs=(0.05, 0.3))], {})[3:]
     assert "95 % over trainings" in head and "+0.050 to +0.300" in row and head.count("|") == row.count("|")
 
 
 def test_one_comparison_has_one_verdict_in_all_entries():
     verdicts = {}
     for entry in ENTRIES.values():
-        for c in claims.measure(entry, FOLDER):
+        for c in findings.measure(entry, FOLDER):
             side = c if (c.label, c.reference) == tuple(sorted((c.label, c.reference))) else c.flipped
             same = side.label, side.reference, side.place, round(side.difference, 9)
             verdicts.setdefault(same, set()).add((side.verdict, side.p))
     assert len(verdicts) > 100 and all(len(said) == 1 for said in verdicts.values())
-    several = [c for key in ("M2", "M3") for c in claims.measure(ENTRIES[key], FOLDER) if c.reference != WIDE]
+    several = [c for key in ("M2", "M3") for c in findings.measure(ENTRIES[key], FOLDER) if c.reference != WIDE]
     assert {(frozenset((c.label, c.reference)), c.place) for c in several} & {
-        (frozenset((c.label, c.reference)), c.place) for c in claims.measure(ENTRIES["C1"], FOLDER)}
+        (frozenset((c.label, c.reference)), c.place) for c in findings.measure(ENTRIES["C1"], FOLDER)}
 
 
 def test_likeness_of_anatomy_is_told_by_group(tmp_path):
@@ -181,13 +183,13 @@ def test_likeness_of_anatomy_is_told_by_group(tmp_path):
 
 def test_the_plain_unet_is_told_by_its_means(tmp_path):
     assert facts.plain(tmp_path / "none") == ""
-    for job in (job for job in expand(load_grids()["baseline"]) if job.fold < 2 and job.setting != facts.STRONGER):
+    for job in (job for job in expand(load_grids()["baseline"]) if job.fold < 2 and job.setting != STRONGER):
         write_record(patients(job, 0.7 if job.setting else 0.6), "any", tmp_path)
     said = facts.plain(tmp_path)
     rows = [re.split(r" *\| *", line)[1:-1] for line in said.split("\n") if line.startswith("|")]
     assert ["UNet", "0.599 (2 folds)", "0.599 (2 folds)"] in rows
-    assert [f"UNet: {facts.FASTER}", "0.699 (2 folds)", "0.699 (2 folds)"] in rows
-    assert f"UNet: {facts.STRONGER}" not in {row[0] for row in rows}
+    assert [f"UNet: {FASTER}", "0.699 (2 folds)", "0.699 (2 folds)"] in rows
+    assert f"UNet: {STRONGER}" not in {row[0] for row in rows}
 
 
 def test_without_runs_of_todays_configuration_an_entry_is_open(tmp_path):
@@ -200,7 +202,7 @@ def test_without_runs_of_todays_configuration_an_entry_is_open(tmp_path):
 def test_pathology_is_looked_at_group_by_group(tmp_path):
     for job in jobs("fewshot", "kaf_scratch", "kaf_pretrained"):
         write_record(patients(job, 0.8 if job.method == "kaf_pretrained" else 0.7), "any", tmp_path)
-    found = claims.measure(ENTRIES["L2"], tmp_path)
+    found = findings.measure(ENTRIES["L2"], tmp_path)
     assert [c.place.about for c in found] == ["A", "B"] and {c.patients for c in found} == {8}
 
 
@@ -265,13 +267,13 @@ def test_one_verdict_in_words():
     entry = replace(ENTRIES["M3"], claim="worse")
     line = Comparison("a", "b", PLACE, 16, 5, -0.1, -0.2, -0.05, 0.001, over_runs=(-0.2, -0.01))
     nothing = replace(line, p=1.0)
-    assert claims.verdict_of(entry, [line], {}) == "Supported."
-    assert claims.verdict_of(entry, [line, nothing], {}) == "Supported in some comparisons, not shown in others."
-    assert claims.verdict_of(replace(entry, claim=""), [line, nothing], {}) == "Worse in some."
+    assert findings.verdict_of(entry, [line], {}) == "Supported."
+    assert findings.verdict_of(entry, [line, nothing], {}) == "Supported in some comparisons, not shown in others."
+    assert findings.verdict_of(replace(entry, claim=""), [line, nothing], {}) == "Worse in some."
     fair = replace(nothing, reference="b: as many steps")
-    assert claims.verdict_of(entry, [line, fair], {}) == "Worse; beside as many steps in all: no difference shown."
-    assert claims.verdict_of(entry, [line, replace(fair, related=True)], {}).startswith("Supported in some")
-    assert claims.verdict_of(entry, [replace(line, reference="b: as many steps")], {}) == "Supported."
+    assert findings.verdict_of(entry, [line, fair], {}) == "Worse; beside as many steps in all: no difference shown."
+    assert findings.verdict_of(entry, [line, replace(fair, related=True)], {}).startswith("Supported in some")
+    assert findings.verdict_of(entry, [replace(line, reference="b: as many steps")], {}) == "Supported."
 
 
 def test_what_luck_can_make_is_no_support():
@@ -279,9 +281,9 @@ def test_what_luck_can_make_is_no_support():
     line = Comparison("a", "b", PLACE, 16, 5, -0.1, -0.2, -0.05, 0.001, 400, over_runs=(-0.2, 0.1))
     said = "Not shown beyond the luck of trainings; supported over these patients."
     wide, narrow = ({(PLACE, 400, "a"): Noise(variance, 3)} for variance in (0.1, 1e-6))
-    assert claims.verdict_of(entry, [line], wide) == said
-    assert claims.verdict_of(entry, [line], narrow) == "Supported, for these trained networks alone."
-    assert claims.verdict_of(entry, [replace(line, over_runs=(-0.2, -0.01))], wide) == "Supported."
+    assert findings.verdict_of(entry, [line], wide) == said
+    assert findings.verdict_of(entry, [line], narrow) == "Supported, for these trained networks alone."
+    assert findings.verdict_of(entry, [replace(line, over_runs=(-0.2, -0.01))], wide) == "Supported."
 
 
 @pytest.mark.parametrize("runs, over, ends", [(1, (float("nan"),) * 2, ", for these trained networks alone."),
@@ -289,17 +291,17 @@ def test_what_luck_can_make_is_no_support():
                                               (5, (-0.2, -0.01), "in some.")])
 def test_a_verdict_is_limited_where_nothing_that_is_shown_holds_over_trainings(runs, over, ends):
     line = Comparison("a", "b", PLACE, 16, runs, -0.1, -0.2, -0.05, 0.001, over_runs=over)
-    said = claims.verdict_of(replace(ENTRIES["M3"], claim=""), [line, replace(line, p=1.0)], {})
+    said = findings.verdict_of(replace(ENTRIES["M3"], claim=""), [line, replace(line, p=1.0)], {})
     assert said.startswith("Worse in some") and said.endswith(ends)
-    assert claims.verdict_of(ENTRIES["M3"], [replace(line, p=1.0)], {}) == "Not shown."
+    assert findings.verdict_of(ENTRIES["M3"], [replace(line, p=1.0)], {}) == "Not shown."
 
 
 def test_each_half_of_a_verdict_is_limited_by_itself():
     line = Comparison("a", "b", PLACE, 16, 5, -0.1, -0.2, -0.05, 0.001, over_runs=(-0.2, -0.01))
     fair = replace(line, reference="b: as many steps", over_runs=(-0.2, 0.1))
-    said = claims.verdict_of(ENTRIES["M3"], [line, fair], {})
+    said = findings.verdict_of(ENTRIES["M3"], [line, fair], {})
     assert said == "Worse; beside as many steps in all: worse, for these trained networks alone."
-    said = claims.verdict_of(ENTRIES["M3"], [replace(line, runs=1), replace(fair, p=1.0)], {})
+    said = findings.verdict_of(ENTRIES["M3"], [replace(line, runs=1), replace(fair, p=1.0)], {})
     assert said == "Worse, for these trained networks alone; beside as many steps in all: no difference shown."
 
 
@@ -322,29 +324,29 @@ def test_what_the_first_pages_say_of_the_outcome_is_so():
               "networks with KAF layers and without; with the varied images a network with KAF layers is behind the "
               "wide UNet, too.")
     found = [c for entry in ENTRIES.values() if not entry.trials or not entry.trials[0].hardest
-             for line in claims.measure(entry, FOLDER) for c in (line, line.flipped)]
+             for line in findings.measure(entry, FOLDER) for c in (line, line.flipped)]
     ours = [c for c in found if c.label.startswith("KAF") and "self-trained" not in c.label]
     beside = {name: [c for c in ours if c.reference.split(":")[0] == name] for name in (WIDE, UNET)}
-    assert {SCRATCH, facts.PRETRAINED} <= {c.label for c in beside[WIDE]}
+    assert {SCRATCH, PRETRAINED} <= {c.label for c in beside[WIDE]}
     assert not any(c.verdict == "better" for c in beside[WIDE])
     ahead = [c for c in beside[UNET] if c.verdict == "better"]
     assert len(beside[UNET]) > 10
     assert {(c.label, c.place.m) for c in ahead} == {(LONG_PRETRAINING, 6), (SCRATCH, 20)}
-    assert all(below_floor(c, claims.luck(FOLDER)) or not c.trainings_agree for c in ahead)
-    taught = [c for c in claims.measure(ENTRIES["D7"], FOLDER) if c.place.m == 2 and c.related]
-    assert {c.reference for c in taught} == {UNET, WIDE, facts.PRETRAINED}
+    assert all(below_floor(c, findings.luck(FOLDER)) or not c.trainings_agree for c in ahead)
+    taught = [c for c in findings.measure(ENTRIES["D7"], FOLDER) if c.place.m == 2 and c.related]
+    assert {c.reference for c in taught} == {UNET, WIDE, PRETRAINED}
     assert all(c.verdict == "better" for c in taught)
     first_page = " ".join((claims.BOOK / "index.md").read_text().split())
     assert told in first_page and gained in first_page
-    augmented = [c for c in claims.measure(ENTRIES["D15"], FOLDER) if c.place.m == 2]
+    augmented = [c for c in findings.measure(ENTRIES["D15"], FOLDER) if c.place.m == 2]
     (stronger,) = (c for c in augmented if c.place.scale == "laptop")
-    itself = [c for c in augmented if c.label == f"{c.reference}: {facts.STRONGER}"]
+    itself = [c for c in augmented if c.label == f"{c.reference}: {STRONGER}"]
     assert {c.reference for c in itself} == {UNET, WIDE, SCRATCH} and all(c.verdict == "better" for c in itself)
-    (behind,) = (c for c in augmented if c.reference == f"{WIDE}: {facts.STRONGER}")
-    assert behind.label == f"{SCRATCH}: {facts.STRONGER}" and behind.verdict == "worse"
-    pretrained = [c.difference for key in ("M2", "C1", "D11", "D13") for line in claims.measure(ENTRIES[key], FOLDER)
+    (behind,) = (c for c in augmented if c.reference == f"{WIDE}: {STRONGER}")
+    assert behind.label == f"{SCRATCH}: {STRONGER}" and behind.verdict == "worse"
+    pretrained = [c.difference for key in ("M2", "C1", "D11", "D13") for line in findings.measure(ENTRIES[key], FOLDER)
                   for c in (line, line.flipped) if c.place.m == 2 and c.reference.split(":")[0] in
-                  (UNET, SCRATCH) and c.label.split(":")[0] in (*facts.OTHERS, facts.PRETRAINED, "Restoration")]
+                  (UNET, SCRATCH) and c.label.split(":")[0] in (*OTHERS, PRETRAINED, "Restoration")]
     assert stronger.trainings_agree and stronger.difference > max(pretrained) and len(pretrained) > 8
     assert "did not beat a UNet of the same widths" in " ".join((ROOT / "README.md").read_text().split())
 
@@ -361,13 +363,13 @@ def test_how_far_it_got_is_said_beside_the_paper(tmp_path):
     assert ENTRIES["D9"].facts(tmp_path) == ""
     for job in expand(load_grids()["strongest"]):
         write_record(patients(job, 0.8 if job.method == "wide_unet_selftrained" else 0.7), "any", tmp_path)
-    claims.evidence.cache_clear()
+    evidence.cache_clear()
     said = ENTRIES["D9"].facts(tmp_path)
-    rows = claims.evidence("strongest", tmp_path).rows.query(
+    rows = evidence("strongest", tmp_path).rows.query(
         "m == 2 and method == 'wide UNet self-trained' and setting == ''")
     mean, pooled = rows["dice"].mean(), pooled_dice(rows, ["fold", "structure"]).mean()
     lines = said.split("\n")
-    assert f"| {claims.TAUGHT} | 2 | {mean:.3f} | {pooled:.3f} | 5 folds |" in lines
+    assert f"| {TAUGHT} | 2 | {mean:.3f} | {pooled:.3f} | 5 folds |" in lines
     assert lines[0].endswith("may be a little kind.") and "three angles | 6 | 0." in said
     assert {f"| the paper's best | {m} |  | {dice} | 5 folds |" for m, dice in ((2, 0.741), (6, 0.873))} <= {*lines}
 
