@@ -148,32 +148,34 @@ def match_widget(first: ArrayLike, second: ArrayLike, a: Keypoints, b: Keypoints
 def loss_weight_widget(history: pd.DataFrame) -> Live:
     """How the weights of the three losses decide what the total is made of.
 
-    ``history`` has the columns ``step``, ``pcl``, ``global`` and ``local``, as :meth:`kaf.runs.Run.history` gives
-    them. Only the sum is computed anew: with other weights the run would have learned something else. Raises
-    ``ValueError`` for missing columns or without a step that has them all.
+    ``history`` has the columns ``step`` and, of ``pcl``, ``global`` and ``local``, those that the run had a weight for,
+    as :meth:`kaf.runs.Run.history` gives them. Only the sum is computed anew: with other weights the run would have
+    learned something else. Raises ``ValueError`` without steps, or without a step that has all of these losses.
     """
-    if missing := {"step", *LOSSES} - set(history):
-        raise ValueError(f"the history lacks the columns {', '.join(sorted(missing))}; it must be of a pretraining")
-    terms = history[["step", *LOSSES]].dropna()
+    names = [name for name in LOSSES if name in history]
+    if not names or "step" not in history:
+        raise ValueError(f"the history has no step, or none of {', '.join(LOSSES)}; a contrastive pretraining has")
+    terms = history[["step", *names]].dropna()
     if terms.empty:
-        raise ValueError(f"no step of the history has all of {', '.join(LOSSES)}; this run had other losses")
+        raise ValueError(f"no step of the history has all of {', '.join(names)}")
 
     def draw(**weights: float) -> tuple[Figure, str]:
-        weighted = terms[list(LOSSES)] * pd.Series(weights)
+        weighted = terms[names] * pd.Series(weights)
         total = weighted.iloc[-1].sum()
         shares = ", ".join(f"{name} {value / total:.0%}" for name, value in weighted.iloc[-1].items()) if total else "nothing"  # noqa: E501
         return _loss_figure(terms["step"], weighted), (
             f"Total at the last step: {total:.3f}, made of {shares}. The run itself had its own weights.")
 
-    return Live({name: _slider(f"weight of L {name}", weight, 0.0, 2.0, 0.05, ".2f")
-                 for name, (_, weight) in LOSSES.items()}, draw)
+    return Live({name: _slider(f"weight of L {name}", LOSSES[name][1], 0.0, 2.0, 0.05, ".2f") for name in names}, draw)
 
 
 @styled
 def _loss_figure(step: pd.Series, weighted: pd.DataFrame) -> Figure:
     """The weighted terms of a loss, stacked, against the step."""
     ax = one_panel(None, 0.55, 6.5)
-    ax.stackplot(step, weighted.T, colors=ON_WHITE, alpha=0.75, labels=[LOSSES[name][0] for name in weighted])
+    colours = dict(zip(LOSSES, ON_WHITE, strict=False))  # of a loss the same, whichever others there are
+    ax.stackplot(step, weighted.T, colors=[colours[name] for name in weighted], alpha=0.75,
+                 labels=[LOSSES[name][0] for name in weighted])
     ax.plot(step, weighted.sum(axis=1), color="black", lw=1.5, label="total")
     ax.set(xlabel="step", ylabel="weighted loss", xlim=(step.min(), max(step.max(), step.min() + 1)))
     ax.set_ylim(bottom=min(0.0, float(weighted.min().min())))

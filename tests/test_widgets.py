@@ -58,9 +58,15 @@ def test_losses_at_the_last_step_add_up():
     assert "Total at the last step: 3.200, made of pcl 62%, global 31%, local 6%" in widget.text.value
 
 
+def test_a_loss_without_a_weight_has_no_slider():
+    widget = loss_weight_widget(HISTORY.drop(columns="global"))
+    assert [*widget.controls] == ["pcl", "local"] and "made of pcl 91%, local 9%" in widget.text.value
+
+
 @pytest.mark.parametrize(("history", "message"), [
-    (HISTORY.drop(columns="pcl"), "lacks the columns pcl"),
-    (HISTORY.assign(local=float("nan")), "no step of the history has all of"),
+    (HISTORY.drop(columns="step"), "has no step, or none of pcl, global, local"),
+    (HISTORY[["step"]].assign(rotation=1.0), "has no step, or none of pcl"),
+    (HISTORY.assign(local=float("nan")), "no step of the history has all of pcl, global, local"),
 ])
 def test_a_run_with_other_losses_is_refused(history, message):
     with pytest.raises(ValueError, match=message):
