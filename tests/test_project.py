@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import packages_distributions
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
@@ -86,6 +86,13 @@ def test_lock_fulfils_pyproject(requirement):
 def test_pyproject_asks_for_lower_bounds_only(requirement):
     operators = sorted(s.operator for s in requirement.specifier)
     assert operators in ([">="], ["<", ">="]), f"{requirement}: a lower bound, an upper one with a reason"
+
+
+@pytest.mark.parametrize("name", PINS)
+def test_the_lock_has_all_that_its_packages_ask_for(name):
+    asked = [Requirement(words) for words in requires(name) or []]
+    needed = {canonicalize_name(r.name) for r in asked if not r.marker or r.marker.evaluate({"extra": ""})}
+    assert not (unpinned := needed - PINS.keys()), f"{name} brings {unpinned} in any version"
 
 
 def test_malware_releases_stay_out():
