@@ -34,12 +34,12 @@ def read_paper(dataset: str, setting: str = "", folder: str | Path = FOLDER) -> 
 
 
 def pretraining_numbers(history: pd.DataFrame) -> dict[str, float]:
-    """The headline numbers of a pretraining run, from its log: losses, and monitors at the end."""
+    """The headline numbers of a pretraining run, from its log: losses, and those monitors that it had, at the end."""
     last = history.ffill().iloc[-1]
     losses = {f"{name}_last": last[name] for name in ("loss", "pcl", "global", "local") if name in history}
-    monitors = {"feature_spread": last["spread"], "attention_entropy": last["entropy"],
-                "keypoints_on_background": last["background"]}
-    return {"loss_first": history["loss"].iloc[0], **losses, **monitors}
+    monitors = {"feature_spread": "spread", "attention_entropy": "entropy", "keypoints_on_background": "background"}
+    return {"loss_first": history["loss"].iloc[0], **losses,
+            **{name: last[column] for name, column in monitors.items() if column in history}}
 
 
 def few_shot_numbers(rows: pd.DataFrame) -> dict[str, float]:

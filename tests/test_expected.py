@@ -78,6 +78,7 @@ def test_numbers_of_pretraining_are_the_last_ones_logged():
     numbers = pretraining_numbers(history)
     assert numbers["loss_first"] == 3.0 and numbers["loss_last"] == 1.0 and numbers["feature_spread"] == 0.7
     assert "local_last" not in numbers
+    assert "feature_spread" not in pretraining_numbers(history.drop(columns="spread")), "of another pretraining"
 
 
 def test_every_patient_counts_once():
