@@ -319,7 +319,9 @@ def test_networks_are_described_whose_settings_are_compared(tmp_path):
 
 def test_what_the_first_pages_say_of_the_outcome_is_so():
     told = ("No network with them, pretrained or not, is shown ahead of a plain UNet of the same widths, the "
-            "{term}`wide UNet`. Two are ahead of a narrower UNet, by leads that chance in training could have made.")
+            "{term}`wide UNet`. Two are ahead of a narrower UNet: without pretraining and with twenty labelled "
+            "patients, by less than the wide UNet is; and after long pretraining and brief fine-tuning with six, by a "
+            "lead that chance in training could have made.")
     gained = ("with two labelled patients, images that are varied more strongly in training. There both help "
               "networks with KAF layers and without; with the varied images a network with KAF layers is behind the "
               "wide UNet, too.")
@@ -331,8 +333,12 @@ def test_what_the_first_pages_say_of_the_outcome_is_so():
     assert not any(c.verdict == "better" for c in beside[WIDE])
     ahead = [c for c in beside[UNET] if c.verdict == "better"]
     assert len(beside[UNET]) > 10
-    assert {(c.label, c.place.m) for c in ahead} == {(LONG_PRETRAINING, 6), (SCRATCH, 20)}
-    assert all(below_floor(c, findings.luck(FOLDER)) or not c.trainings_agree for c in ahead)
+    leads = {(c.label, c.place.m): c for c in ahead}
+    assert leads.keys() == {(LONG_PRETRAINING, 6), (SCRATCH, 20)}
+    chance = [key for key, c in leads.items() if below_floor(c, findings.luck(FOLDER)) or not c.trainings_agree]
+    assert chance == [(LONG_PRETRAINING, 6)]
+    (wide,) = {c for c in found if (c.label, c.reference, c.place) == (WIDE, UNET, leads[SCRATCH, 20].place)}
+    assert wide.verdict == "better" and wide.difference > leads[SCRATCH, 20].difference
     taught = [c for c in findings.measure(ENTRIES["D7"], FOLDER) if c.place.m == 2 and c.related]
     assert {c.reference for c in taught} == {UNET, WIDE, PRETRAINED}
     assert all(c.verdict == "better" for c in taught)
