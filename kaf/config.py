@@ -106,7 +106,8 @@ class FinetuneConfig(PredictConfig):
     optim: OptimConfig
     loss: str = "dice_ce"  # or "ce", the paper's
     augment: AugmentConfig = AUGMENT["default"]
-    ema: float = field(default=0.0, metadata=LATER)  # decay of the running mean of weights to keep; 0: the last ones
+    # Decay of the running mean of weights to keep, at most: it is less in the first steps. 0: the last weights.
+    ema: float = field(default=0.0, metadata=LATER)
 
 
 @dataclass(frozen=True)

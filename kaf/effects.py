@@ -17,6 +17,7 @@ LOOKS = looks(("better", "worse", "no difference shown"))
 WRAP = 30  # letters of a label in a line
 HALF = {"fillstyle": "left", "markerfacecoloralt": "white"}
 LINE, MARGIN = 0.27, 0.75  # inches of a line, and of what each panel has besides
+MARGIN_X = 0.12  # on either side of what there is to see, as a part of it
 
 
 def short(c: Comparison) -> str:
@@ -56,8 +57,8 @@ def forest_figure(found: Sequence[Comparison], noise: NoiseByPlace | None = None
         if right:
             ax.secondary_yaxis("right").set(yticks=range(len(lines)), yticklabels=right)
     if noise:  # a floor wider than all there is to see must not hide it
-        reach = 1.25 * max(abs(end) for c in found for end in (c.low, c.high))
-        axes.flat[0].set_xlim(-reach, reach)
+        low, high = min(0.0, *(c.low for c in found)), max(0.0, *(c.high for c in found))
+        axes.flat[0].set_xlim(low - MARGIN_X * (high - low), high + MARGIN_X * (high - low))
     handles = [Line2D([], [], ls="", color=colour, marker=marker, mfc=_filling(name, colour), label=name)
                for name, (colour, marker) in LOOKS.items()]
     if any(below_floor(c, noise or {}) for c in found):

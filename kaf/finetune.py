@@ -85,7 +85,8 @@ class SegmentationLoss:
         image, keypoints, label = augment(z_score(batch), batch.keypoints, batch.label, self.config.augment,
                                           step_generator(self.seed, step), share=(rank(), world()))
         if self.config.ema and step:
-            model.follow(self.config.ema)  # after the last step
+            # After the last step; while the mean is young it forgets faster, or the random start would stay in it.
+            model.follow(min(self.config.ema, (1 + step) / (10 + step)))
         logits = gather(model(image, keypoints).float())
         return self.dice_ce(logits, gather(label).unsqueeze(1)), {}
 

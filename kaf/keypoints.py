@@ -32,8 +32,11 @@ class Keypoints(NamedTuple):
     descriptor: Tensor
     valid: Tensor
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Keypoints":
-        """The same keypoints on ``device``."""
+    def to(self, device: torch.device | str, non_blocking: bool | None = None) -> "Keypoints":
+        """The same keypoints on ``device``. By default only a copy to an NVIDIA GPU does not wait: it cannot be read
+        too early there."""
+        if non_blocking is None:  # Fabric, which moves batches, asks tensors not to wait, and others nothing
+            non_blocking = torch.device(device).type == "cuda"
         return Keypoints(*(field.to(device, non_blocking=non_blocking) for field in self))
 
     def select(self, index: Tensor | slice | int) -> "Keypoints":

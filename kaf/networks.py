@@ -55,6 +55,9 @@ class KAFConfig(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_multiple("the token width", self.dim, "the number of heads", self.heads)
+        if self.zero_start and self.fusion == "project":
+            raise ValueError("fusion 'project' begins as no change already; with zero_start as well its layers would "
+                             "never learn: take one of the two")
         if not set(self.levels) <= set(range(LEVELS)):
             raise ValueError(f"KAF levels are among 0..{LEVELS - 1}, got {self.levels}")
 
@@ -169,6 +172,7 @@ class UNet(nn.Module):
         if kaf is not None and kaf.zero_start:
             for layer in self.encoder.layers.values():
                 nn.init.zeros_(layer.conv2.weight)
+                nn.init.zeros_(layer.conv2.bias)
 
     def forward(self, image: Tensor, keypoints: Keypoints | None = None) -> Tensor:
         return self.decoder(self.encoder(image, keypoints))

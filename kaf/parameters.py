@@ -52,10 +52,11 @@ RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
                      "temperature", "match_px", "mask_cell", "unlabelled"), POSITIVE),
     **dict.fromkeys(("epochs", "lr", "weight_decay", "final", "threshold", "depth", "parts", "seed",
                      "weight"), NOT_NEGATIVE),
-    **dict.fromkeys(("warmup", "decay", "ramp", "ema"), ("a share between 0 and 1", lambda value: 0 <= value <= 1)),
+    **dict.fromkeys(("warmup", "decay", "ramp"), ("a share between 0 and 1", lambda value: 0 <= value <= 1)),
+    "ema": ("0 or more and below 1", lambda value: 0 <= value < 1),
     "flips": (f"names among {', '.join(FLIPS)}, each once", lambda names: sorted(names) == sorted({*names} & {*FLIPS})),
     "mask_share": ("a share above 0 and below 1", lambda value: 0 < value < 1),
-    "weights": ("0 or more each", lambda values: min(values) >= 0),
+    "weights": ("0 or more each, and not all 0", lambda values: min(values) >= 0 < max(values)),
 }
 
 

@@ -14,7 +14,7 @@ from kaf.config import Experiment, used_by, workspace
 from kaf.data.cases import find_cases
 from kaf.data.phantom import write_phantom
 from kaf.data.prepare import prepare
-from kaf.data.splits import Split, kfold
+from kaf.data.splits import Split
 from kaf.data.store import Store, StoreSettings
 from kaf.evaluate import COLUMNS
 from kaf.files import exclusive, make_writable, write_csv
@@ -22,7 +22,7 @@ from kaf.finetune import finetune, get_method, load_network
 from kaf.loop import make_fabric
 from kaf.predict import evaluate
 from kaf.pretrain import KINDS, fingerprint, pretrain
-from kaf.protocols import FOLDS, PROTOCOLS, check_fold, draw_labelled, split_store
+from kaf.protocols import FOLDS, PROTOCOLS, check_fold, draw_labelled, split_by, split_store
 from kaf.records import TESTED, read_rows
 from kaf.runs import Run
 from kaf.selftrain import selftrain
@@ -176,7 +176,7 @@ def open_study(experiment: Experiment, data_root: str | Path = "", output: str |
     if external:  # either way what cannot be split is found before the work
         Split(tuple(patients), tuple({case.patient for case in find_cases(dataset, test_root)}))
     else:
-        kfold(patients, folds)
+        split_by(protocol, patients, folds)
     settings = StoreSettings(dataset, experiment.data.spacing_mm, detector=experiment.data.detector)
     name = f"{dataset}-{store_name(experiment)}"
     store, test_store = prepare(dataset, root, home / "stores" / name, settings), None

@@ -8,6 +8,7 @@ What is trained does not depend on the number of devices, and the chapters find 
 
 import argparse
 import sys
+from concurrent.futures.process import BrokenProcessPool
 
 import torch
 
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"{study.store}, fold {a.fold}: {len(study.split.train)} patients to train with, "
                   f"{len(study.split.test)} to test; device {fabric.device}; runs in {study.runs}", file=sys.stderr)
         result = train(study, a)
-    except (OSError, ValueError, FloatingPointError, torch.OutOfMemoryError) as error:
+    except (OSError, ValueError, ImportError, FloatingPointError, BrokenProcessPool, torch.OutOfMemoryError) as error:
         parser.error(str(error))
     except KeyboardInterrupt as stop:
         parser.exit(130, f"{stop or 'stopped at once; run the same again, it goes on from what was saved'}\n")

@@ -85,7 +85,8 @@ class Comparison:
     @property
     def trainings_agree(self) -> bool:
         """Whether the interval over pairs of runs leaves out 0 on the side of the difference."""
-        return min(self.over_runs) > 0 or max(self.over_runs) < 0
+        low, high = self.over_runs
+        return low > 0 if self.difference > 0 else high < 0
 
 
 def labelled(rows: pd.DataFrame) -> pd.DataFrame:

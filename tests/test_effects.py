@@ -91,9 +91,17 @@ def test_the_bar_is_what_luck_makes_of_as_many_runs():
     assert [(bar.get_x(), bar.get_width(), round(bar.get_y() + 0.45)) for bar in single.patches] == [
         (pytest.approx(-floor), pytest.approx(2 * floor), y) for y in (0, 1)]
     assert five.patches[0].get_width() == pytest.approx(2 * floor / 5**0.5)
-    assert five.get_xlim() == pytest.approx((-0.05, 0.05)) and floor < 0.05  # 1.25 of the farthest end
+    low, high = min(c.low for c in lines), max(c.high for c in lines)
+    left, right = five.get_xlim()
+    assert left < low < 0 < high < right < 1.2 * (high - low)
     wide = forest_figure(lines, {(BETTER.place, 400, "KAF"): Noise(1.0, 3)}).axes[0]
-    assert wide.get_xlim() == pytest.approx((-0.05, 0.05)) and wide.patches[0].get_width() > 1
+    assert wide.get_xlim() == (left, right) and wide.patches[0].get_width() > 1  # it goes on beyond the axis
+
+
+def test_the_axis_reaches_to_what_there_is_and_to_zero():
+    line = replace(BETTER, steps=400)
+    left, right = forest_figure([line], {(BETTER.place, 400, "KAF"): Noise(1.0, 3)}).axes[0].get_xlim()
+    assert -0.2 * line.high < left < 0 and line.high < right < 1.2 * line.high
 
 
 def test_nothing_to_show_is_told():

@@ -170,8 +170,9 @@ def test_the_mean_of_the_weights_follows_every_step_and_survives_an_interruption
         patch.setattr(module, "SegmentationLoss", Watching)
         run = run_it(store, whole, finetune__ema=0.75)
     mean = seen[0]
-    for value in seen[1:]:
-        mean = 0.75 * mean + 0.25 * value
+    for step, value in enumerate(seen[1:], 1):
+        decay = min(0.75, (1 + step) / (10 + step))
+        mean = decay * mean + (1 - decay) * value
     torch.testing.assert_close(run.weights()["teacher.decoder.head.weight"], mean)
     with monkeypatch.context() as patch:
         patch.setattr(loop, "SAVE_EVERY_S", -1.0)

@@ -5,6 +5,7 @@ import torch
 
 from kaf.correspondence import match_keypoints
 from kaf.keypoints import (
+    Keypoints,
     collate,
     deduplicate,
     detect_grid,
@@ -25,6 +26,20 @@ def textured(height=80, width=100, seed=0):
     rng = np.random.default_rng(seed)
     image = cv2.GaussianBlur(rng.uniform(0, 255, (height, width)).astype(np.float32), (0, 0), 2)
     return cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+
+
+class Watched:
+    """In place of a field: how it was asked to move."""
+
+    def to(self, device, non_blocking):
+        return device, non_blocking
+
+
+@pytest.mark.parametrize("device, asked, done", [("cuda", None, True), ("cuda:1", None, True), ("cpu", None, False),
+                                                 ("mps", None, False), ("cuda", False, False), ("cpu", True, True)])
+def test_only_a_copy_to_an_nvidia_gpu_does_not_wait(device, asked, done):
+    words = {} if asked is None else {"non_blocking": asked}
+    assert set(Keypoints(*(Watched() for _ in range(5))).to(device, **words)) == {(device, done)}
 
 
 def test_sift_finds_a_blob_where_it_is():

@@ -259,6 +259,12 @@ def test_a_batch_too_large_for_the_device_is_told_with_what_makes_it_smaller():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 
+def test_an_optimiser_that_is_not_fused_leaves_the_kernel_to_torch():
+    for fused in (True, False):
+        optimiser = make_optimiser(nn.Linear(1, 1), OptimConfig(1, 1), fused=fused)
+        assert optimiser.defaults["fused"] == (fused or None) and optimiser.defaults["foreach"] is None
+
+
 def test_an_unknown_optimiser_is_refused():
     with pytest.raises(ValueError, match="unknown optimiser 'lion'; choose one of adamw, adam, sgd"):
         make_optimiser(nn.Linear(1, 1), OptimConfig(1, 1, name="lion"))

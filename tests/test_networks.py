@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kaf.networks import NETWORKS, PRESETS, KAFConfig, KAFUNet, build_network, parameter_count
+from kaf.networks import INITS, NETWORKS, PRESETS, KAFConfig, KAFUNet, build_network, parameter_count
 from tests.golden_weights import CASES, arrays, copy_network, drawn_state, keypoints_from_yx, relative_error
 from tests.points import random_keypoints
 
@@ -53,8 +53,10 @@ def test_wide_unet_has_the_widths_of_the_kaf_unet():
     assert light.encoder.widths == build_network("unet", 4, 8).encoder.widths
 
 
-def test_layers_that_start_from_zero_add_nothing_until_they_have_learned():
-    network = build_network("kaf_unet", 4, 4, replace(SMALL, zero_start=True))
+@pytest.mark.parametrize("init", INITS)
+def test_layers_that_start_from_zero_add_nothing_until_they_have_learned(init):
+    network = build_network("kaf_unet", 4, 4, replace(SMALL, zero_start=True), init=init)
+    assert not any(network.encoder.layers[name].conv2.bias.any() for name in network.encoder.layers)
     image, points, others = torch.randn(2, 1, 32, 32), random_keypoints(2, 6, 32), random_keypoints(2, 6, 32, seed=1)
     assert torch.equal(network(image, points), network(image, others))
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1)

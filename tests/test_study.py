@@ -256,6 +256,12 @@ def test_an_unknown_protocol_is_refused_before_any_work(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_folds_that_a_protocol_has_not_are_refused_before_anything_is_prepared(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "prepare", lambda *_: pytest.fail("prepared"))
+    with pytest.raises(ValueError, match="the paper has 5 folds, not 4"):
+        study.open_study(tiny(), output=tmp_path, folds=4, device="cpu", protocol="paper")
+
+
 @pytest.mark.parametrize("method", ["rotation", "gcl"])
 def test_a_unet_may_come_from_its_own_kind_of_pretraining(here, method):
     run, rows = here.few_shot(method, 2)

@@ -5,6 +5,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,18 @@ def test_too_little_memory_ends_with_what_makes_the_batch_smaller(tmp_path, caps
               "data__spacing_mm=6.0", "--set", "finetune__optim__batch=6"])
     said = capsys.readouterr().err
     assert end.value.code == 2 and "--set finetune__optim__batch=3" in said and "CUDA out of memory" in said
+
+
+@pytest.mark.parametrize("error", [BrokenProcessPool("a process ended with 0 of 4 volumes prepared"),
+                                   ImportError("SuperPoint needs transformers")])
+def test_what_stops_the_preparation_ends_with_a_message(error, tmp_path, capsys, monkeypatch):
+    def open_study(*_, **__):
+        raise error
+
+    monkeypatch.setattr("kaf.train.open_study", open_study)
+    with pytest.raises(SystemExit) as end:
+        main(["pretrain", "--output", str(tmp_path), "--device", "cpu"])
+    assert end.value.code == 2 and str(error) in capsys.readouterr().err
 
 
 def test_it_says_what_it_works_on_and_takes_other_folds(tmp_path, capsys, monkeypatch):

@@ -123,6 +123,9 @@ def test_the_interval_over_trainings_takes_each_pair_once():
         rows(folds=(fold,), spread=0.0).groupby("patient")["dice"].mean()).mean() for fold, mine in enumerate(theirs)]
     assert found.over_runs == pytest.approx(stats.t.interval(0.95, 2, np.mean(means), stats.sem(means)))
     assert found.trainings_agree == (found.over_runs[0] > 0)
+    above, below = (replace(found, over_runs=ends) for ends in ((0.01, 0.02), (-0.02, -0.01)))
+    assert above.trainings_agree and above.flipped.trainings_agree
+    assert not below.trainings_agree  # on the other side of 0 than the difference over patients
     single, = compared(rows(), rows("KAF", shift=0.1, seed=5))
     assert np.isnan(single.over_runs).all() and not single.trainings_agree
 

@@ -60,9 +60,9 @@ class AugmentConfig:
         for name in ("affine_p", "elastic_p", "gamma_p", "contrast_p", "brightness_p", "noise_p", "blur_p"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be a probability, got {getattr(self, name)}")
-        if not 0 <= self.elastic_px <= self.elastic_grid / 12:
+        if not (self.elastic_grid > 0 and 0 <= self.elastic_px <= self.elastic_grid / 12):
             raise ValueError(f"elastic_px = {self.elastic_px} on a grid of {self.elastic_grid} px could fold "
-                             "the image; keep it between 0 and elastic_grid / 12")
+                             "the image; keep it between 0 and elastic_grid / 12, on a grid above 0")
 
     def geometry_only(self) -> "AugmentConfig":
         """The same without intensity changes; from the same generator state, the same warps."""

@@ -48,7 +48,8 @@ def prepare(
     Raises ``ValueError`` if ``out`` was made with other settings, holds volumes that ``root`` has not,
     or if a file changed since; it never reuses such a store. See ``read_volume`` for bad files: what their headers
     tell is found before anything is written. Raises ``OSError`` where ``out`` cannot be written or is too small,
-    ``RuntimeError`` where a process ends before its work is done, as those of a script without a guard do.
+    ``BrokenProcessPool``, a ``RuntimeError``, where a process ends before its work is done, as those of a script
+    without a guard do.
     """
     settings, root, out = settings or StoreSettings.usual(dataset), Path(root), Path(out)
     workers = preparers() if workers is None else workers
@@ -58,7 +59,7 @@ def prepare(
         raise ValueError(f"the settings are for {settings.dataset!r}, not for {dataset!r}")
     # A new process runs an unguarded script again and comes here, where it would wait for its parent for ever.
     if workers > 1 and getattr(multiprocessing.current_process(), "_inheriting", False) and not is_complete(out):
-        raise RuntimeError(f"a process that prepares {out} has run your script again: {GUARD}")
+        raise BrokenProcessPool(f"a process that prepares {out} has run your script again: {GUARD}")
     cases = find_cases(dataset, root)
     check_first(cases, out, settings)
     make_writable(out / "volumes")
@@ -94,8 +95,9 @@ def _run(cases: list[Case], root, out, settings, workers, progress) -> dict[str,
             raise KeyboardInterrupt(f"stopped with {len(done)} of {len(cases)} volumes prepared; run the same again "
                                     "to go on") from None
         except BrokenProcessPool:
-            raise RuntimeError(f"a process ended with {len(done)} of {len(cases)} volumes prepared: {GUARD}; if that "
-                               "is so already, memory may have run out: take fewer workers") from None
+            raise BrokenProcessPool(
+                f"a process ended with {len(done)} of {len(cases)} volumes prepared: {GUARD}; if that is so already, "
+                "memory may have run out: close other programs and run the same again, it goes on") from None
     return done
 
 
