@@ -196,6 +196,7 @@ PARTS = {
                Trial("recipes", settings(UNET, f"{STRONGER}, instance norm", FASTER, BEGUN,
                                          f"{BEGUN}, {STRONGER}", ALWAYS),
                      f"{UNET}: {STRONGER}"),
+               Trial("recipes", settings(WIDE, BEGUN), WIDE),
                Trial("recipes", (LIGHT,), SCRATCH)), "09_alternatives"),
         Entry("D15", "What does twice the augmentation bring to the UNets and to KAF, and who is ahead then?",
               (*(Trial(grid, settings(UNET, STRONGER), UNET) for grid in ("baseline", "augmented")),

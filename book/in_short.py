@@ -95,4 +95,5 @@ def meaning(records: Path) -> str:
                      "The {term}`wide UNet` has the widths that KAF layers give a network, without the layers. PCL "
                      "pretrains a UNet by the positions of its slices. *As many steps*: on its labels alone, for as "
                      "many steps as both trainings of the other side. *No difference shown*: the interval, the "
-                     "corrected test or both leave it open."])
+                     "corrected test or both leave it open. Each fold was trained once, with one draw of labelled "
+                     "patients."])

@@ -143,7 +143,7 @@ USE = (
     Bad("word for a number", changing(finetune__optim__lr="fast"), "lr", "has lr = 'fast'", "must be a number"),
     Bad("number of no sense", changing(pretrain__temperature=0.0), "temperature", "temperature = 0.0", "positive"),
     Bad("share of no sense", changing(finetune__ema=1.0), "ema", "ema = 1.0", "0 or more and below 1"),
-    Bad("no loss at all", changing(pretrain__weights=(0, 0, 0)), "weights", "weights = (0.0, 0.0, 0.0)", "not all 0"),
+    Bad("no loss at all", changing(pretrain__weights=(0, 0, 0)), "weights", "weights = .0.0, 0", "not all 0"),
     Bad("warp on no grid", changing(finetune__augment__elastic_px=0.0, finetune__augment__elastic_grid=0.0), "grid",
         "on a grid of 0.0 px", "above 0"),
     Bad("layers that could not learn", changing(kaf__fusion="project", kaf__zero_start=True), "zero_start",
