@@ -1,6 +1,7 @@
 """The page "Claims and evidence": what it says follows from records, the committed one from the committed records."""
 
 import importlib.util
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -358,6 +359,14 @@ def test_what_the_first_pages_say_of_the_outcome_is_so():
                   (UNET, SCRATCH) and c.label.split(":")[0] in (*OTHERS, PRETRAINED, "Restoration")]
     assert stronger.trainings_agree and stronger.difference > max(pretrained) and len(pretrained) > 8
     assert "did not beat a UNet of the same widths" in " ".join((ROOT / "README.md").read_text().split())
+
+
+def test_what_chapter_6_says_of_the_patients_with_the_same_images_is_so():
+    lines = claims.twins(FOLDER).splitlines()
+    assert "- KAF from scratch against UNet (acdc, scale smoke, M = 2): no difference shown, then worse" in lines
+    chapter = json.loads((claims.BOOK / "chapters" / "06_fewshot.ipynb").read_text())
+    text = " ".join(" ".join("".join(cell["source"]) for cell in chapter["cells"]).split())
+    assert "Without the two patients that hold the same images it does, and the layer is *worse*" in text
 
 
 def test_differences_are_counted_that_hold_over_trainings_and_that_are_below_the_floor():
