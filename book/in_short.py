@@ -44,6 +44,7 @@ MAIN = (
     ("And a network with KAF layers?", "D16", f"{SCRATCH}: {BEGUN}", SCRATCH),
     ("Does KAF lead the wide UNet then?", "D16", f"{SCRATCH}: {BEGUN}", f"{WIDE}: {BEGUN}"),
     ("Does KAF lead the wide UNet with the light fusion?", "D17", LIGHT, WIDE),
+    ("And the UNet, whose widths it has then?", "D17", LIGHT, UNET),
     ("Does self-training help more than as many steps on the labels?", "D9", TAUGHT, f"{WIDE}: as many steps"),
 )
 
