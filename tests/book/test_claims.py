@@ -321,9 +321,9 @@ def test_networks_are_described_whose_settings_are_compared(tmp_path):
 def test_what_the_first_pages_say_of_the_outcome_is_so():
     told = ("No network with them, pretrained or not, is shown ahead of the {term}`wide UNet`, a plain UNet with the "
             "widths that the paper's layers bring. Three comparisons with the narrower UNet come out ahead. With "
-            "twenty labelled patients and no pretraining a network with them leads it, but the wide UNet leads it by more. "
-            "With six, after long pretraining and brief fine-tuning, or with layers that leave the widths as they are, "
-            "the lead is no more than luck in training can make.")
+            "twenty labelled patients and no pretraining a network with them leads it, but the wide UNet leads it by "
+            "more. With six, after long pretraining and brief fine-tuning, or with layers that leave the widths as "
+            "they are, the lead is no more than luck in training can make.")
     gained = ("With two labelled patients it puts a wide UNet ahead of as many steps on the labels, too; with six no "
               "such lead is shown. And, with two, images that are varied more strongly in training, for both UNets. "
               "Networks with KAF layers gain by both over patients; that other trainings of them would is not shown.")
