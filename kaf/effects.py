@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from kaf.canvas import DPI, WIDTH, looks, styled
 from kaf.noise import NoiseByPlace, below_floor, noise_floor
@@ -59,6 +60,7 @@ def forest_figure(found: Sequence[Comparison], noise: NoiseByPlace | None = None
     if noise:  # a floor wider than all there is to see must not hide it
         low, high = min(0.0, *(c.low for c in found)), max(0.0, *(c.high for c in found))
         axes.flat[0].set_xlim(low - MARGIN_X * (high - low), high + MARGIN_X * (high - low))
+    axes.flat[0].xaxis.set_major_locator(MaxNLocator(6))  # labels of three decimals have no room for more
     handles = [Line2D([], [], ls="", color=colour, marker=marker, mfc=_filling(name, colour), label=name)
                for name, (colour, marker) in LOOKS.items()]
     if any(below_floor(c, noise or {}) for c in found):
