@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from joblib import cpu_count
 from torch import nn
 
 from kaf.config import PredictConfig, restore
@@ -33,7 +34,6 @@ from kaf.loop import make_fabric
 from kaf.predict import predict_slices
 from kaf.progress import progress_bar
 from kaf.runs import Run
-from kaf.usage import count_cores
 
 MAX_THREADS = 4  # that look for keypoints while the network works
 
@@ -72,7 +72,13 @@ class Segmenter(NamedTuple):
                    device, experiment.finetune, data.orientations)
 
     def __call__(self, image: np.ndarray, spacing_mm: tuple[float, float, float], progress: bool = False) -> np.ndarray:
-        """Labels ``(S, H, W)`` uint8 of a volume ``(S, H, W)`` with the spacing (slice, row, col)."""
+        """Labels ``(S, H, W)`` uint8 of a volume ``(S, H, W)`` with the spacing (slice, row, col).
+
+        Raises ``ValueError`` for values that are not finite, which would leave nothing of all others.
+        """
+        if not np.isfinite(image).all():
+            raise ValueError(f"the image has {np.count_nonzero(~np.isfinite(image))} values that are not finite; give "
+                             "them a number, such as the smallest of the others")
         shape = store_shape(image.shape[1:], spacing_mm[1:], self.settings.spacing_mm)
         prepared = to_8bit(image, self.settings.clip, shape)
         slices = progress_bar(self._samples(prepared), quiet=not progress, total=len(prepared), unit="slice")
@@ -81,7 +87,7 @@ class Segmenter(NamedTuple):
     def _samples(self, image: np.ndarray) -> Iterator[SliceSample]:
         """The slices of a prepared volume; keypoints of the next ones are found while the network works."""
         mean, std = statistics(image)
-        threads = max(1, min(MAX_THREADS, count_cores() - 1))
+        threads = max(1, min(MAX_THREADS, cpu_count() - 1))
         with ThreadPoolExecutor(threads) as pool:
             found = repeat(from_arrays(np.zeros((0, 2))))
             if self.network.uses_keypoints:

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import os
 import platform
 import time
 from pathlib import Path
@@ -11,11 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-
-
-def count_cores() -> int:
-    """How many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def operations(network: nn.Module, *inputs: Any) -> int:

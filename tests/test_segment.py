@@ -145,3 +145,10 @@ def test_a_configuration_is_restored():
     assert restore(json.loads(json.dumps(plain(e)))) == e
     with pytest.raises(ValueError, match="DataConfig has no field 'colour'"):
         restore({"data": {"colour": 1}})
+
+
+def test_an_image_with_holes_is_refused(segmenter):
+    pixels = np.ones((2, 40, 40))
+    pixels[0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="has 1 values that are not finite"):
+        segmenter(pixels, (10.0, 1.25, 1.25))

@@ -6,6 +6,7 @@ OUT.ipynb, a page about the run.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 import papermill
@@ -50,6 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
     # that of another grid, and is trained again where only its folder is gone.
     if a.what == "corrupt" or (a.what == "few_shot" and not levels and job.key not in recorded_keys(a.records)):
         given |= {"record": a.grid, "records_folder": a.records}
+    # The kernel imports what this process did, also where another checkout is installed.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
     with own_gpu(device, Path(a.output or workspace()) / "gpus"):
         papermill.execute_notebook(HERE / f"{a.what}.ipynb", notebook, given, progress_bar=False, cwd=notebook.parent)
 

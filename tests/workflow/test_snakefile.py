@@ -71,6 +71,13 @@ def test_jobs_share_the_gpu_that_they_would_take(device, there, asked, tmp_path,
     assert f"--device {'cuda' if asked else 'cpu'} " in said
 
 
+def test_data_are_prepared_with_the_cores_that_snakemake_may_use(tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = dry_run(capfd, "--printshellcmds", "--cores", "3", "--config", "grid=fewshot", f"acdc={tmp_path}",
+                   f"output={tmp_path}", f"records={tmp_path}")
+    assert "LOKY_MAX_CPU_COUNT=3 " in said
+
+
 def test_one_machine_lets_one_job_at_a_time_on_its_gpu():
     profile = yaml.safe_load((ROOT / "workflow" / "profiles" / "default" / "config.yaml").read_text())
     assert profile["resources"] == "gpu=1"
