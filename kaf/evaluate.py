@@ -23,6 +23,7 @@ from monai.metrics import compute_average_surface_distance, compute_hausdorff_di
 from scipy import stats
 
 METRICS = ("dice", "hd95_mm", "assd_mm")
+BEST = {"dice": 1.0, "hd95_mm": 0.0, "assd_mm": 0.0}
 #: Columns of every table of scores: one row per patient, frame and structure.
 COLUMNS = (
     "dataset", "protocol", "method", "pretraining", "m", "draw", "fold", "patient", "frame", "structure",
@@ -120,14 +121,14 @@ def summarise(
 ) -> pd.DataFrame:
     """Mean over patients and its 95 % bootstrap interval for every group of ``by``.
 
-    Columns: ``by``, ``patients``, per metric ``X``, ``X_low``, ``X_high``, then how many rows were
+    Columns: ``by``, ``patients`` with a value, per metric ``X``, ``X_low``, ``X_high``, then how many rows were
     ``missed`` and ``absent``. Every patient counts once (:func:`per_patient`).
     """
     by = list(by)
     table = []
     for key, group in rows.groupby(by, dropna=False):
         patients = per_patient(group, (), metrics)
-        entry = dict(zip(by, key, strict=True)) | {"patients": len(patients)}
+        entry = dict(zip(by, key, strict=True)) | {"patients": len(patients.dropna(how="all"))}
         for metric in metrics:
             values = patients[metric].dropna().to_numpy()
             entry[metric] = values.mean() if len(values) else np.nan
@@ -149,7 +150,9 @@ def compare(
 
     One row per method: ``patients``, mean ``difference`` (method - reference) with its bootstrap
     interval, two-sided ``p_wilcoxon`` and ``p_t``, and both as ``*_holm``, corrected for the number of
-    methods. Names are looked up in ``column``. A patient without any value of the metric is left out.
+    methods. Names are looked up in ``column``. A patient who has no value with either of two methods is left out of
+    their comparison; where one of them rightly draws nothing and the other one something, nothing is the best score.
+    Equal pairs say nothing to Wilcoxon's test and are left out there.
 
     Raises ``ValueError`` where the comparison would not be one of like with like: other units than
     patients, unequal sets of patients, frames or structures, several datasets, protocols, scales or
@@ -161,22 +164,34 @@ def compare(
     methods = [name for name in methods if name != reference]
     rows = rows[rows[column].isin([*methods, reference])]
     _check_comparable(rows, methods, reference, column)
-    values = per_patient(rows, [column], [metric])[metric].unstack(column).dropna()
-    if len(values) < 2 or not methods:
-        raise ValueError(f"a paired test needs a method besides {reference!r} and two patients with values, "
-                         f"got {methods} and {len(values)} patients")
+    if not methods:
+        raise ValueError(f"a paired test needs a method besides {reference!r}")
+    values = per_patient(rows, [column], [metric])[metric].unstack(column)
     table = []
     for name in methods:
-        difference = (values[name] - values[reference]).to_numpy()
+        pair = values[[name, reference]].dropna(how="all").fillna(BEST.get(metric, np.nan)).dropna()
+        if len(pair) < 2:
+            raise ValueError(f"a paired test of {name!r} and {reference!r} needs two patients with values of {metric}, "
+                             f"got {len(pair)}")
+        difference = (pair[name] - pair[reference]).to_numpy()
         low, high = bootstrap_interval(difference, seed=seed)
         p_wilcoxon = p_t = 1.0  # identical results: no test is defined, and nothing differs
         if np.any(difference):
-            p_wilcoxon, p_t = stats.wilcoxon(difference).pvalue, stats.ttest_1samp(difference, 0).pvalue
-        table.append({column: name, "reference": reference, "metric": metric, "patients": len(values),
+            p_wilcoxon, p_t = _wilcoxon(difference), stats.ttest_1samp(difference, 0).pvalue
+        table.append({column: name, "reference": reference, "metric": metric, "patients": len(pair),
                       "difference": difference.mean(), "low": low, "high": high,
                       "p_wilcoxon": p_wilcoxon, "p_t": p_t})  # fmt: skip
     table = pd.DataFrame(table)
     return table.assign(**{f"{p}_holm": holm(table[p].to_numpy()) for p in ("p_wilcoxon", "p_t")})
+
+
+def _wilcoxon(difference: np.ndarray) -> float:
+    """Two-sided p of Wilcoxon's signed-rank test of differences that are not all 0."""
+    changed = difference[difference != 0]
+    # With zeros or ties SciPy takes a normal approximation, whose p can lie below what so few patients can reach.
+    few = len(changed) <= 13 and len(np.unique(np.abs(changed))) < len(changed)
+    method = stats.PermutationMethod(n_resamples=2**13) if few else "auto"  # all choices of signs
+    return float(stats.wilcoxon(changed, method=method).pvalue)
 
 
 def holm(p: np.ndarray) -> np.ndarray:

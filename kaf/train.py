@@ -15,6 +15,7 @@ import torch
 from kaf.config import RECIPES, SCALES, parse_changes, resolve
 from kaf.data.cases import LAYOUTS
 from kaf.data.pairs import usual_workers
+from kaf.evaluate import per_patient
 from kaf.finetune import METHODS
 from kaf.loop import make_fabric
 from kaf.networks import NETWORKS
@@ -51,7 +52,8 @@ def train(study: Study, a: argparse.Namespace) -> str:
     if a.what == "pretrain":
         return str(study.pretrain(a.network, a.kind).folder)
     run, rows = study.few_shot(a.method, a.labelled, a.draw)
-    return f"{run.folder}\nmean Dice of {rows['patient'].nunique()} test patients {rows['dice'].mean():.3f}"
+    means = per_patient(rows, [], ["dice"])  # each counts once, as in every table
+    return f"{run.folder}\nmean Dice of {len(means)} test patients {means['dice'].mean():.3f}"
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -95,7 +95,7 @@ def labelled(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(label=rows["method"] + setting)
 
 
-def comparisons(rows: pd.DataFrame, labels: Sequence[str], reference: str) -> list[Comparison]:
+def comparisons(rows: pd.DataFrame, labels: Sequence[str], reference: str, metric: str = "dice") -> list[Comparison]:
     """Each of ``labels`` against ``reference`` in all data sets, protocols, scales and numbers M that have both.
 
     Only runs of folds, draws and seeds that both sides have are looked at. P values are not corrected yet
@@ -108,14 +108,14 @@ def comparisons(rows: pd.DataFrame, labels: Sequence[str], reference: str) -> li
             both = _paired(group[group["label"].isin([label, reference])], label, reference)
             if both["patient"].nunique() < 2:
                 continue
-            line = compare(both, [label], reference, column="label").iloc[0]
+            line = compare(both, [label], reference, metric, "label").iloc[0]
             runs = len(both[both["label"] == label][PAIRED].drop_duplicates())
             steps = set(both["steps"]) if "steps" in both else {0}
             related = "network" in both and both.groupby(PAIRED)["network"].nunique().eq(1).all()
             found.append(Comparison(
                 label, reference, place_of(*where), int(line["patients"]), runs, line["difference"], line["low"],
                 line["high"], line["p_wilcoxon"], int(steps.pop()) if len(steps) == 1 else 0,
-                _over_runs(both, label, reference), bool(related)))
+                _over_runs(both, label, reference, metric), bool(related)))
     return found
 
 
@@ -127,10 +127,10 @@ def lost_dice(rows: pd.DataFrame, label: str, reference: str) -> list[Comparison
     rows, found = labelled(rows), []
     run = ["label", *SHARED, *PAIRED, "patient"]
     clean = rows[rows["corruption"] == ""].set_index(run)["dice"]
-    rows = rows.assign(dice=rows["dice"] - clean.reindex(pd.MultiIndex.from_frame(rows[run])).to_numpy())
+    rows = rows.assign(lost=rows["dice"] - clean.reindex(pd.MultiIndex.from_frame(rows[run])).to_numpy())
     for kind, some in rows[rows["corruption"] != ""].groupby("corruption", sort=False):
         level = hardest(some, kind)
-        lines = comparisons(some[some["level"] == level].drop(columns="label"), [label], reference)
+        lines = comparisons(some[some["level"] == level].drop(columns="label"), [label], reference, "lost")
         found += [replace(line, place=line.place._replace(about=f"{kind} {level:g}")) for line in lines]
     return found
 
@@ -149,9 +149,9 @@ def _paired(rows: pd.DataFrame, label: str, reference: str) -> pd.DataFrame:
     return rows[keys.isin(have[0] & have[1])]
 
 
-def _over_runs(rows: pd.DataFrame, label: str, reference: str) -> tuple[float, float]:
+def _over_runs(rows: pd.DataFrame, label: str, reference: str, metric: str) -> tuple[float, float]:
     """The 95 % t interval of the difference, each pair of runs counting once; NaN for a single pair."""
-    means = rows.groupby([*PAIRED, "label", "patient"])["dice"].mean().groupby([*PAIRED, "label"]).mean().unstack()
+    means = rows.groupby([*PAIRED, "label", "patient"])[metric].mean().groupby([*PAIRED, "label"]).mean().unstack()
     difference = means[label] - means[reference]
     if len(difference) < 2:
         return float("nan"), float("nan")

@@ -207,6 +207,42 @@ def test_identical_results_differ_by_nothing():
     assert row.difference == 0 and row.p_wilcoxon == 1 and row.p_t == 1
 
 
+def one_structure(**dice):
+    """Rows of one structure, a value of Dice a patient for each method; NaN where nothing is, and nothing was drawn."""
+    return pd.DataFrame([{"method": name, "patient": f"p{n}", "frame": "ED", "structure": "LV", "dice": value,
+                          "missed": False, "absent": bool(np.isnan(value))}
+                         for name, values in dice.items() for n, value in enumerate(values)])
+
+
+def test_what_is_drawn_where_nothing_is_counts_against_who_drew_it():
+    rows = one_structure(UNet=[0.8] * 5 + [np.nan] * 3, KAF=[0.85] * 5 + [0.0] * 3)
+    row = compare(rows, ["KAF"], "UNet").iloc[0]
+    assert row.patients == 8 and row.difference == pytest.approx((5 * 0.05 - 3) / 8)
+
+
+def test_where_both_rightly_draw_nothing_there_is_nothing_to_compare():
+    rows = one_structure(UNet=[0.8, 0.7, 0.6, np.nan], KAF=[0.85, 0.8, 0.7, np.nan])
+    assert compare(rows, ["KAF"], "UNet").iloc[0].patients == 3
+
+
+def test_a_third_method_changes_no_comparison():
+    rows = one_structure(UNet=[0.8, 0.7, 0.6, 0.5], KAF=[0.9, 0.8, 0.65, 0.55], PCL=[0.5, np.nan, np.nan, 0.4])
+    alone, beside = (compare(rows, names, "UNet").iloc[0] for names in (["KAF"], ["KAF", "PCL"]))
+    columns = ["patients", "difference", "low", "high", "p_wilcoxon"]
+    assert alone[columns].tolist() == beside[columns].tolist()
+
+
+@pytest.mark.parametrize("equal, changes", [(11, [1, 2, 3, 4, 5]), (0, [1, 1, 1, 1, 2]), (3, [1, 1, 2, 2, 3])])
+def test_no_p_lies_below_what_the_pairs_that_differ_can_reach(equal, changes):
+    base = np.full(equal + 5, 0.5)  # so that differences are exactly equal
+    rows = one_structure(UNet=base, KAF=base + np.array([0.0] * equal + [c / 1024 for c in changes]))
+    assert compare(rows, ["KAF"], "UNet").iloc[0].p_wilcoxon == pytest.approx(2 / 2**5)
+
+
+def test_patients_without_a_value_are_not_counted():
+    assert summarise(one_structure(UNet=[0.8, 0.6, np.nan]), metrics=["dice"]).iloc[0].patients == 2
+
+
 def test_unequal_comparisons_are_refused():
     rows = results()
     with pytest.raises(ValueError, match="pair over patients"):
