@@ -102,7 +102,7 @@ def detect_orb(image: np.ndarray, count: int = 1000, threshold: int = 5) -> Keyp
     """
     _check_image(image)
     orb = cv2.ORB_create(nfeatures=count, fastThreshold=threshold, edgeThreshold=16, patchSize=31)
-    points, descriptor = orb.detectAndCompute(image, None)
+    points, descriptor = orb.detectAndCompute(image, None) if min(image.shape) > 1 else ((), None)  # OpenCV cannot
     if not points:
         return from_arrays(np.zeros((0, 2)), descriptor=np.zeros((0, 256), np.uint8))
     score = np.array([p.response for p in points], np.float32)

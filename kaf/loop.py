@@ -39,9 +39,10 @@ def make_fabric(device: str = "auto", devices: int = 1, num_nodes: int = 1, prec
 
     ``mps``, the GPU of a Mac, was never tested: only who asks for it by name gets it.
 
-    ``precision`` is float32 (``32``), autocast to bfloat16 (``bf16``; processors with AMX train two to three times as
-    fast with it, most others more slowly) or to float16 with a scaled loss (``fp16``), or ``auto``: on a GPU bf16, or
-    fp16 where it has no bfloat16, and float32 elsewhere.
+    ``precision`` is float32 (``32``; convolutions on a GPU round to TF32, as torch does unless told otherwise),
+    autocast to bfloat16 (``bf16``; processors with AMX train two to three times as fast with it, most others more
+    slowly) or to float16 with a scaled loss (``fp16``), or ``auto``: on a GPU bf16, or fp16 where it has no bfloat16,
+    and float32 elsewhere.
 
     With ``devices`` on each of ``num_nodes`` machines there is one process for each. They are started here, by
     running the program again, unless torchrun or SLURM has done so; a notebook cannot be run again.

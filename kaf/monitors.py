@@ -25,7 +25,7 @@ def feature_spread(features: Tensor) -> float:
     if n < 2:
         return float("nan")
     mean = F.normalize(features.float(), dim=1).mean(0).square().sum().item()
-    return max(0.0, (1 - mean) * n / (n - 1)) ** 0.5
+    return max(0.0, (1 - mean) * n / (n - 1)) ** 0.5 if mean == mean else math.nan
 
 
 @torch.no_grad()

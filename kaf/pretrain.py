@@ -170,19 +170,21 @@ def pretrain(experiment: Experiment, store: Store, patients: Collection[str], ru
     """Pretrain the encoder of ``network`` on all slices of ``patients``; returns the finished run.
 
     Give training patients only: a test patient seen here makes the evaluation transductive. Frames without
-    labels take part. The run folder lies in ``runs`` and is named after its content; calling again
-    resumes it or, where it is finished, returns at once. Weights: :func:`load_pretrained`.
+    labels take part, and volumes of a single slice where no neighbours are looked at. The run folder lies in ``runs``
+    and is named after its content; calling again resumes it or, where it is finished, returns at once. Weights:
+    :func:`load_pretrained`.
 
     ``devices`` on each of ``num_nodes`` machines share every batch (:func:`kaf.loop.make_fabric`); the weights come
     out the same up to rounding. Raises ``ValueError`` where the batch cannot be shared evenly.
     """
     fabric, config = make_fabric(device, devices, num_nodes, experiment.precision), experiment.pretrain
+    window = Window(*config.neighbour)
     volumes = [v for v in store.select(patients=patients, frames=config.frames or None)
-               if store.volumes[v].shape[0] > 1]
+               if store.volumes[v].shape[0] > 1 or not window.minimum]
     matching = None
     if config.task == "contrast" and config.weights[2]:  # L_local alone looks at matches, and finding them takes time
         matching = partial(match_keypoints, window=config.match_px, rule=config.match_rule)
-    dataset = PairDataset(store, volumes, experiment.data.size, experiment.data.points, Window(*config.neighbour),
+    dataset = PairDataset(store, volumes, experiment.data.size, experiment.data.points, window,
                           matching, experiment.seed)
     identity = {"experiment": used_by("pretrain", experiment), "network": network,
                 "patients": sorted(patients), "store": fingerprint(store, volumes)}

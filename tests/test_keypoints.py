@@ -73,6 +73,7 @@ def test_orb_describes_a_place_by_bits():
     shift = (moved.xy[match[match >= 0]] - points.xy[match >= 0])
     assert ((shift - torch.tensor([6.0, 0.0])).abs().max(1).values < 0.5).float().mean() > 0.6
     assert prepare(detect_orb(np.full((40, 40), 7, np.uint8)), 5).descriptor.shape == (5, 256)
+    assert len(detect_orb(np.zeros((1, 7), np.uint8)).xy) == 0  # OpenCV's raises an error
 
 
 def test_deduplicate_keeps_the_strongest_of_a_pixel():

@@ -92,3 +92,7 @@ def test_new_clean_patients_sound_as_many_alarms_as_promised():
 def test_too_few_patients_for_a_limit(values, alarms, message):
     with pytest.raises(ValueError, match=message):
         alarm_limit(values, alarms)
+
+
+def test_features_that_are_no_numbers_have_no_spread():
+    assert math.isnan(feature_spread(torch.full((4, 3), math.nan)))

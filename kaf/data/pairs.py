@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from joblib import cpu_count
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from kaf.data.store import SliceSample, Store
 from kaf.keypoints import Keypoints
 from kaf.keypoints import collate as stack_keypoints
-from kaf.usage import count_cores
 
 Matching = Callable[[Keypoints, Keypoints], Tensor]  # keypoints (K,) of two slices -> match (K,) int64
 
@@ -87,13 +87,14 @@ class PairDataset(Dataset):
     The neighbour is uniform over the ``window``. ``matching`` finds the correspondences in the
     coordinates of the slices as stored, for instance
     ``functools.partial(match_keypoints, window=30)``; without it none are sought, for losses that do not look at
-    them. Raises ``ValueError`` for no volumes, or for volumes of a single slice, which have no neighbours.
+    them. Raises ``ValueError`` for no volumes, or for volumes of a single slice where the
+    window looks for neighbours, of which they have none.
     """
 
     def __init__(self, store: Store, volumes: Sequence[int], size: int, k: int, window: Window,
                  matching: Matching | None = None, seed: int = 0):
         single = [store.volumes[v].id for v in volumes if store.volumes[v].shape[0] < 2]
-        if single:
+        if single and window.minimum:  # a window of nothing holds the slice itself
             raise ValueError(f"volumes of a single slice have no neighbouring slices: {', '.join(single)}; "
                              "leave them out")
         self.store, self.size, self.k, self.window = store, size, k, window
@@ -192,7 +193,7 @@ def usual_workers(device: torch.device | str, processes: int = 1) -> int:
     """
     if torch.device(device).type != "cuda":
         return 0
-    return max(0, min(8, count_cores() // processes - 1))
+    return max(0, min(8, cpu_count() // processes - 1))
 
 
 def _ignore_signals(_: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from IPython.display import HTML
 from torch import nn
 
-from kaf.config import Experiment
+from kaf.config import Experiment, PredictConfig
 from kaf.data.pairs import collate
 from kaf.data.store import SliceSample, Store
 from kaf.explorers.page import explorer, picture, rounded
@@ -42,8 +42,9 @@ def explore_corruption(networks: Mapping[str, nn.Module], store: Store, volume: 
 
     def frame(kind: str = "", level: float = 0.0) -> dict:
         after = seen(kind, level)
+        labels, how = list(store.structures), experiment.finetune
         return _keypoints(before, after, radius) | {"predicted": [
-            _prediction(network, after, truth, list(store.structures)) for network in networks.values()]}
+            _prediction(network, after, truth, labels, how) for network in networks.values()]}
 
     data = {
         "height": size, "width": size, "structures": list(store.structures.values()), "networks": list(networks),
@@ -66,9 +67,10 @@ def _keypoints(before: SliceSample, after: SliceSample, radius: float) -> dict:
             "old": near.any(1)[valid].int().tolist(), "again": None if np.isnan(share) else round(share, 4)}
 
 
-def _prediction(network: nn.Module, sample: SliceSample, truth: np.ndarray, labels: list[int]) -> dict:
+def _prediction(network: nn.Module, sample: SliceSample, truth: np.ndarray, labels: list[int],
+                how: PredictConfig) -> dict:
     """Contours of each structure as a network predicts it, and the Dice of the slice."""
-    predicted = predict_slices(network, [sample], truth.shape, truth.shape)[0]
+    predicted = predict_slices(network, [sample], truth.shape, truth.shape, how)[0]
     masks = [(predicted == label, truth == label) for label in labels]
     dice = np.mean([2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in masks if a.any() or b.any()])
     return {"contours": [_contours(mask) for mask, _ in masks], "dice": round(float(dice), 4)}

@@ -81,6 +81,10 @@ def test_single_slice_volumes_are_refused_by_name():
         pairs([])
 
 
+def test_two_views_need_no_neighbour():
+    assert len(pairs([1, 1], Window(0.0, 0))) == 2
+
+
 def test_a_pair_stays_in_its_volume_and_carries_both_slices():
     dataset = pairs([4, 7])
     assert len(dataset) == 11
@@ -119,7 +123,7 @@ def test_memory_is_pinned_for_a_gpu_alone(device, pinned):
 
 
 def test_a_gpu_is_read_ahead_for_and_every_process_keeps_a_core(monkeypatch):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)), raising=False)
+    monkeypatch.setattr("kaf.data.pairs.cpu_count", lambda: 16)
     assert [usual_workers("cuda", processes) for processes in (1, 2, 4, 8, 16, 32)] == [8, 7, 3, 1, 0, 0]
     assert usual_workers("cpu") == usual_workers(torch.device("mps")) == 0
 
