@@ -55,7 +55,7 @@ def configuration(experiment: Experiment) -> str:
 
 
 def read_spread(experiment: Experiment, folder: str | Path = FOLDER) -> pd.DataFrame | None:
-    """Recorded ``name``, ``seed``, ``value`` of other seeds; None where they belong to another configuration.
+    """Recorded ``name``, ``seed``, ``value`` of seeds other than its own; None for another configuration.
 
     Raises ``FileNotFoundError`` without a record.
     """
@@ -63,7 +63,10 @@ def read_spread(experiment: Experiment, folder: str | Path = FOLDER) -> pd.DataF
     if not file.is_file() or not file.with_suffix(".json").is_file():
         raise FileNotFoundError(f"{file} or its JSON is missing; `python book/spread.py` writes them")
     facts = json.loads(file.with_suffix(".json").read_text())
-    return pd.read_csv(file) if facts["configuration"] == configuration(experiment) else None
+    if facts["configuration"] != configuration(experiment):
+        return None
+    rows = pd.read_csv(file)
+    return rows[rows["seed"] != experiment.seed].reset_index(drop=True)  # else a run would lie inside its own range
 
 
 def spread_table(recorded: pd.DataFrame, own: Mapping[str, float], names: Sequence[str] | None = None) -> pd.DataFrame:

@@ -128,8 +128,11 @@ def attention_widget(image: ArrayLike, keypoints: Keypoints, maps: Mapping[str, 
     }, draw)  # fmt: skip
 
 
-def match_widget(first: ArrayLike, second: ArrayLike, a: Keypoints, b: Keypoints) -> Live:
-    """Matches between ``a (K,)`` of slice ``first (H, W)`` and ``b (K,)`` of ``second`` against window and rule."""
+def match_widget(first: ArrayLike, second: ArrayLike, a: Keypoints, b: Keypoints, window: int = 30) -> Live:
+    """Matches between ``a (K,)`` of slice ``first (H, W)`` and ``b (K,)`` of ``second`` against window and rule.
+
+    It begins with a ``window`` of so many pixels, from 5 to 60.
+    """
     def draw(window: int, rule: str, lines: int) -> tuple[Figure, str]:
         match = match_keypoints(a, b, window, rule)
         matched = match >= 0
@@ -139,7 +142,7 @@ def match_widget(first: ArrayLike, second: ArrayLike, a: Keypoints, b: Keypoints
             f"{int(matched.sum())} of {int(a.valid.sum())} keypoints matched, {int((match == -1).sum())} not{shift}.")
 
     return Live({
-        "window": ipywidgets.IntSlider(30, 5, 60, **_look("window (px)")),
+        "window": ipywidgets.IntSlider(window, 5, 60, **_look("window (px)")),
         "rule": ipywidgets.Dropdown(options=RULES, value=RULES[0], **_look("rule", slider=False)),
         "lines": ipywidgets.IntSlider(40, 0, 300, **_look("lines drawn at most")),
     }, draw)  # fmt: skip

@@ -55,11 +55,12 @@ def test_spread_belongs_to_one_configuration_whatever_the_seed(tmp_path):
     pd.DataFrame({"name": ["x"], "seed": [0], "value": [0.5]}).to_csv(tmp_path / "spread.csv", index=False)
     (tmp_path / "spread.json").write_text(json.dumps({"configuration": configuration(resolve("smoke"))}))
     assert len(read_spread(resolve("smoke", seed=7), tmp_path)) == 1
+    assert read_spread(resolve("smoke", seed=0), tmp_path).empty  # a run is not compared with itself
     assert read_spread(resolve("laptop"), tmp_path) is None
 
 
 def test_committed_spread_is_that_of_the_committed_configuration():
-    recorded = read_spread(resolve("smoke"))
+    recorded = read_spread(resolve("smoke", seed=99))
     assert recorded is not None, "the configuration has changed since; run python book/spread.py"
     assert recorded.groupby("name")["seed"].nunique().eq(5).all()
     assert {f"dice_KAF_pretrained_m{m}" for m in LABELLED["smoke"]} <= set(recorded["name"])

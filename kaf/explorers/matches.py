@@ -17,11 +17,12 @@ START_PX = 20
 
 
 def explore_matches(first: ArrayLike, second: ArrayLike, a: Keypoints, b: Keypoints,
-                    windows_px: Sequence[float] = WINDOWS_PX) -> HTML:
+                    windows_px: Sequence[float] = WINDOWS_PX, start_px: float = START_PX) -> HTML:
     """One slider: the window within which keypoints may correspond, a Manhattan distance in pixels.
 
     ``first`` and ``second`` are slices ``(H, W)`` of one shape, ``a (K,)`` and ``b (K,)`` their keypoints. Every
-    window was matched with :func:`kaf.correspondence.match_keypoints`; the keypoint under the mouse shows its window
+    window was matched with :func:`kaf.correspondence.match_keypoints`, and the one nearest to ``start_px`` is shown
+    first; the keypoint under the mouse shows its window
     in the second slice, the candidates there, and why it has a partner or none. Raises ``ValueError`` for slices of
     different shapes or without keypoints.
     """
@@ -37,7 +38,7 @@ def explore_matches(first: ArrayLike, second: ArrayLike, a: Keypoints, b: Keypoi
     data = {
         "height": first.shape[0], "width": first.shape[1], "images": [picture(first), picture(second)],
         "a": rounded(xy[valid].ravel(), 3), "b": rounded(to[to_valid].ravel(), 3), "windows": windows,
-        "start": int(np.argmin(np.abs(np.array(windows) - START_PX))),
+        "start": int(np.argmin(np.abs(np.array(windows) - start_px))),
         "partners": [_runs(column) for column in match.T.tolist()],
     }  # fmt: skip
     return explorer("matches", "Choose the window of the matching rule, and see which keypoints of two neighbouring "
