@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (OSError, ValueError, ImportError, FloatingPointError, BrokenProcessPool, torch.OutOfMemoryError) as error:
         parser.error(str(error))
     except KeyboardInterrupt as stop:
-        parser.exit(130, f"{stop or 'stopped at once; run the same again, it goes on from what was saved'}\n")
+        parser.exit(130, f"{str(stop) or 'stopped at once; run the same again, it goes on from what was saved'}\n")
     if fabric.is_global_zero:
         print(result)
 

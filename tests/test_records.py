@@ -7,7 +7,18 @@ import pytest
 
 from kaf.evaluate import COLUMNS
 from kaf.files import read_json
-from kaf.records import COST, FOLDER, Record, gather, of_corrupted, of_run, read_costs, read_record, write_record
+from kaf.records import (
+    COST,
+    FOLDER,
+    Record,
+    gather,
+    main,
+    of_corrupted,
+    of_run,
+    read_costs,
+    read_record,
+    write_record,
+)
 
 EXPERIMENT = {"data": {"size": 80, "spacing_mm": 2.5}, "width": 6,
               "finetune": {"optim": {"steps": 150, "epochs": 0, "batch": 8}}}
@@ -172,6 +183,118 @@ def test_rows_and_runs_must_agree(tmp_path, monkeypatch):
     (tmp_path / "a.json").write_text('{"runs": {}}')
     with pytest.raises(ValueError, match="different runs: finetune-unet-a"):
         read_record("a", tmp_path)
+
+
+@pytest.mark.parametrize("cut", [1, 3, 40])
+def test_a_table_that_was_cut_short_is_told_with_what_to_do(tmp_path, cut):
+    write_record(record(), "a", tmp_path)
+    file = tmp_path / "a.csv"
+    file.write_text(file.read_text()[:-cut])
+    with pytest.raises(ValueError, match="a.csv is cut short; restore both files .*, or delete both and record"):
+        read_record("a", tmp_path)
+
+
+def test_a_row_without_its_run_is_told(tmp_path):
+    write_record(record(), "a", tmp_path)
+    with (tmp_path / "a.csv").open("a") as file:
+        file.write("phantom\n")
+    with pytest.raises(ValueError, match="a.csv is cut short; restore both files"):
+        read_record("a", tmp_path)
+
+
+def test_a_record_between_two_renamings_is_told_with_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    write_record(record(), "a", tmp_path)
+    before = (tmp_path / "a.csv").read_text()
+    write_record(record(run="b", m=6), "a", tmp_path)
+    (tmp_path / "a.csv").write_text(before)  # killed when the runs had their place and the rows had not
+    with pytest.raises(ValueError, match="name different runs: b; restore both files .* again .python -m kaf.records"):
+        read_record("a", tmp_path)
+
+
+@pytest.mark.parametrize("kind, said", [("csv", "a.csv holds no table"), ("json", "a.json is damaged")])
+def test_a_file_in_another_encoding_is_named(tmp_path, kind, said):
+    one = record()
+    write_record(Record(one.rows.assign(group="größer"), {"finetune-unet-a": FACTS | {"note": "x"}}), "a", tmp_path)
+    file = tmp_path / f"a.{kind}"
+    file.write_bytes(file.read_bytes().replace("ö".encode(), b"\xf6").replace(b'"x"', b'"\xf6"'))
+    with pytest.raises(ValueError, match=f"{said} .*utf-8.*; restore both files of the record from a copy"):
+        read_record("a", tmp_path)
+
+
+@pytest.mark.parametrize("name, text", [("cost", '{"growth": {}}'), ("paper", '[{"dice": 0.8}]'), ("cut", '{"runs"')])
+def test_facts_of_another_kind_are_not_overwritten(tmp_path, name, text):
+    (tmp_path / f"{name}.json").write_text(text)
+    with pytest.raises(ValueError, match=f"{name}.json in .* is no record of runs; choose another name"):
+        write_record(record(), name, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [f"{name}.json"]
+    assert (tmp_path / f"{name}.json").read_text() == text
+
+
+def test_a_name_of_a_record_is_that_of_two_files_in_its_folder(tmp_path):
+    with pytest.raises(ValueError, match="the name of a record is that of a file, such as fewshot, got 'a/b'"):
+        write_record(record(), "a/b", tmp_path)
+    (tmp_path / "a.csv").write_text("run\n")
+    with pytest.raises(ValueError, match="a.json is missing beside .*a.csv: put a copy in its place, or choose"):
+        write_record(record(), "a", tmp_path)
+
+
+def test_facts_of_another_kind_with_a_table_are_no_record(tmp_path):
+    write_record(record(), "a", tmp_path)
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(ValueError, match="a.json in .* is no record of runs; choose another name"):
+        read_record("a", tmp_path)
+
+
+def wider(run="finetune-unet-b", **options):
+    """A record of the same method with another network."""
+    facts = {**FACTS, "config": {**FACTS["config"], "experiment": EXPERIMENT | {"width": 7}}}
+    return Record(record(run=run, **options).rows, {run: facts})
+
+
+def test_runs_of_another_configuration_are_named_before_they_go(tmp_path):
+    write_record(record(), "a", tmp_path)
+    write_record(record(), "a", tmp_path, replace=False)  # the same run
+    write_record(record(run="renamed"), "a", tmp_path, replace=False)  # the same configuration
+    with pytest.raises(ValueError, match="a.csv holds 1 of another configuration or setting that would be lost: renam"
+                                         "ed .config.experiment.width.; give --replace if they may go, --setting NAME"):
+        write_record(wider(), "a", tmp_path, replace=False)
+    assert set(read_record("a", tmp_path).runs) == {"renamed"}
+    write_record(wider("six", m=6), "a", tmp_path, replace=False)
+    write_record(wider(), "a", tmp_path)  # as grids do
+    assert read_record("a", tmp_path).rows["run"].unique().tolist() == ["finetune-unet-b", "six"]
+
+
+def test_a_run_that_was_recorded_under_a_setting_does_not_lose_it(tmp_path):
+    one = record()
+    write_record(Record(one.rows.assign(setting="level 1"), one.runs), "a", tmp_path)
+    with pytest.raises(ValueError, match="would be lost: finetune-unet-a .setting 'level 1', not ''.; give --replace"):
+        write_record(one, "a", tmp_path, replace=False)
+
+
+def test_of_many_that_would_go_some_are_named(tmp_path):
+    for m in range(1, 8):
+        write_record(record(run=f"run{m}", m=m), "a", tmp_path)
+    tables = [wider(f"wide{m}", m=m) for m in range(1, 8)]
+    new = Record(pd.concat([t.rows for t in tables]), {name: facts for t in tables for name, facts in t.runs.items()})
+    with pytest.raises(ValueError, match="holds 7 of .*: run1 .config.experiment.width., .*run5 .* and 2 more; give"):
+        write_record(new, "a", tmp_path, replace=False)
+
+
+def test_the_command_keeps_recorded_runs_unless_told_otherwise(tmp_path, monkeypatch, capsys):
+    run_folder(tmp_path / "runs", "finetune-unet-x", "UNet")
+    write_record(record(), "a", tmp_path)
+
+    def command(*words):
+        monkeypatch.setattr("sys.argv", ["kaf.records", str(tmp_path / "runs"), "a", "--into", str(tmp_path), *words])
+        main()
+        return read_record("a", tmp_path).rows.groupby("run")["setting"].first().to_dict()
+
+    with pytest.raises(SystemExit, match="2"):
+        command()
+    assert "would be lost: finetune-unet-a (config." in capsys.readouterr().err
+    assert command("--setting", "other") == {"finetune-unet-a": "", "finetune-unet-x": "other"}
+    assert command("--replace") == {"finetune-unet-x": ""}
 
 
 def test_a_structure_scored_twice(tmp_path):

@@ -14,7 +14,7 @@ import papermill
 from kaf.config import workspace
 from kaf.data.pairs import usual_workers
 from kaf.loop import chosen_device
-from kaf.records import FOLDER
+from kaf.records import FOLDER, check_name
 from kaf.study import open_study
 from workflow.gpus import own_gpu
 from workflow.grids import FILE, expand, find, get_grid, with_sources
@@ -27,18 +27,26 @@ KEYS = {"store": "store_key", "pretrain": "pretraining_key", "few_shot": "key", 
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
     parser = make_parser()
-    a = parser.parse_args(arguments)
+    try:
+        work(parser, parser.parse_args(arguments))
+    except KeyboardInterrupt as stop:
+        parser.exit(130, f"{str(stop) or 'stopped; the same command again goes on from what was saved'}\n")
+
+
+def work(parser: argparse.ArgumentParser, a: argparse.Namespace) -> None:
+    """What the command asks for; what is wrong with it ``parser`` says."""
     for name in ("data_root", "output", "records"):  # the notebook runs in the folder of its page
         if value := getattr(a, name):
             setattr(a, name, str(Path(value).expanduser().resolve()))
     try:
         grid = get_grid(a.grid, a.file)
         job = find(with_sources(expand(grid)), a.key, KEYS[a.what])
+        if a.what == "store":
+            open_study(job.experiment, a.data_root, a.output)
+            return
+        check_name(a.grid, a.records)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    if a.what == "store":
-        open_study(job.experiment, a.data_root, a.output)
-        return
     notebook = Path(a.notebook)
     notebook.parent.mkdir(parents=True, exist_ok=True)
     device = chosen_device(a.device)

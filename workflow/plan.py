@@ -17,7 +17,7 @@ import pandas as pd
 from kaf.config import digest, training_part
 from kaf.files import exclusive, make_writable
 from kaf.protocols import PROTOCOLS
-from kaf.records import ASKED, FOLDER, KEY, OF_RUN, Record, lineage, read_records
+from kaf.records import ASKED, FOLDER, KEY, OF_RUN, Record, check_name, lineage, read_records
 from kaf.study import configurations
 from workflow.grids import FILE, Job, expand, get_grid, job_key, load_grids
 
@@ -104,10 +104,14 @@ def _training_key(job: Job) -> str:
 
 
 class Plan:
-    """What is left of a grid: ``jobs`` in all, ``missing`` ones, and the hours that these will take."""
+    """What is left of a grid: ``jobs`` in all, ``missing`` ones, and the hours that these will take.
+
+    Raises ``ValueError`` for an unknown grid, one with a mistake in it, and one with a name that no record may have.
+    """
 
     def __init__(self, name: str, records: str | Path, file: str | Path = FILE):
         grid = get_grid(name, file)
+        check_name(name, records)  # which is that of the record, found out before any training
         self.name, self.jobs = name, expand(grid)
         self.levels = grid.get("levels", {})  # of corruption, where the grid is about it
         self.records = read_recorded(records)

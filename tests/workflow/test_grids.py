@@ -11,8 +11,8 @@ GRIDS = load_grids()
 BLOCK = {"methods": ["unet", "kaf_pretrained"], "m": [1, 2], "folds": [0, 1]}
 
 
-def grid(**changes):
-    return {"runs": [BLOCK | changes]}
+def grid(changes=(), **others):
+    return {"runs": [BLOCK | dict(changes) | others]}
 
 
 @pytest.mark.parametrize("name", sorted(GRIDS))
@@ -77,10 +77,80 @@ def test_the_key_follows_the_configuration_and_not_the_name_of_the_setting():
     ({"settings": {}}, "settings of a block are names with values"),
     ({"protocol": ["inner"]}, "protocol of a block is a word, got"),
     ({"folds": [0, 5]}, "fold is 0 to 4, got 5"),
+    ({"m": [2, 0]}, "m of a block are numbers from 1 on, got 0"),
+    ({"draws": [-1]}, "draws of a block are numbers from 0 on, got -1"),
+    ({"seeds": [-2]}, "seeds of a block are numbers from 0 on, got -2"),
+    ({"protocol": "paper", "draws": [0, 1]}, "the paper has one draw of labelled patients, draw 0, not 1"),
+    ({"changes": {"seed": 1}}, "seed decides more than itself: give it as seeds of the block, not as a change"),
+    ({"changes": {"scale": "full"}}, "scale decides more than itself: give it as scale of the block"),
+    ({"settings": {"": {}, "chd": {"dataset": "chd"}}}, "dataset decides more than itself"),
+    ({"settings": {"chd": {"data__dataset": "chd"}}}, "data__dataset decides more than itself: give it as dataset of"),
+    ({"changes": {1: 2}}, "changes name fields of the experiment, such as {width: 8}; got 1"),
+    ({1: 2}, "a block has no 1; it has"),
+    ({"settings": {12: {"width": 8}}}, "a name of settings is text, but YAML reads 12: put it in quotes"),
+    ({"settings": yaml.safe_load("no: {width: 8}")}, "a name of settings is text, but YAML reads False"),
 ])
 def test_mistakes_in_a_grid_are_told(changes, message):
     with pytest.raises(ValueError, match=message):
-        expand(grid(**changes))
+        expand(grid(changes.items()))
+
+
+@pytest.mark.parametrize("other, differ", [
+    ({"changes": {"width": 9}}, "width"), ({"changes": {"kaf__depth": 3}}, "kaf.depth"), ({"recipe": "paper"}, ".*")])
+def test_one_setting_is_one_experiment(other, differ):
+    block = {"methods": ["kaf_scratch"], "m": [2]}
+    message = f"the setting '' is two experiments, phantom-.*-kaf_scratch-.* and .*, which differ in {differ}: .*; name"
+    with pytest.raises(ValueError, match=message):
+        expand({"runs": [block, block | other]})
+    named = {"recipe": other.get("recipe", "default"), "settings": {"other": other.get("changes", {})}}
+    assert len(expand({"runs": [block, block | named]})) == 2
+
+
+def test_what_self_training_goes_on_from_has_a_setting_of_its_own_too():
+    block = {"methods": ["unet"], "m": [2]}
+    with pytest.raises(ValueError, match="the setting '' is two experiments, .*-unet-.* and .*-unet-.*, which differ"):
+        expand({"runs": [block, block | {"methods": ["unet_selftrained"], "changes": {"width": 9}}]})
+
+
+def test_a_job_of_the_grid_keeps_its_setting_where_self_training_goes_on_from_it():
+    block = {"methods": ["unet"], "m": [2], "settings": {"wider": {"width": 9}}}
+    further = block | {"methods": ["unet_selftrained"], "settings": {"wider, further": {"width": 9}}}
+    assert [job.setting for job in with_sources(expand({"runs": [block, further]}))] == ["wider", "wider, further"]
+
+
+@pytest.mark.parametrize("text, message", [
+    ("level: {blur: [1]}", "the grid a in .*grids.yaml: unknown part of a grid 'level'; .*did you mean 'levels'"),
+    ("levels: {blurr: [1]}", "the grid a in .*grids.yaml: unknown corruption 'blurr'; .*did you mean 'blur'"),
+    ("levels: [1]", "levels are corruptions with their levels, such as {blur: .1.0, 2.0.}; got .1."),
+    ("levels:", "levels are corruptions with their levels, .*; got None"),
+    ("levels: {}", "levels are corruptions with their levels"),
+    ("levels: {blur: 1}", "levels of blur are a list of positive numbers such as .1.0, 2.0., got 1"),
+    ("levels: {blur: [0]}", "levels of blur are a list of positive"), ("levels: {blur: [.inf]}", "levels of blur are"),
+    ("levels: {blur: ['1']}", "levels of blur are"), ("levels: {blur: []}", "levels of blur are")])
+def test_mistakes_beside_the_runs_of_a_grid_are_told_as_it_is_read(text, message, tmp_path):
+    file = tmp_path / "grids.yaml"
+    file.write_text(f"a:\n  runs: [{{methods: [unet], m: [1]}}]\n  {text}\n")
+    with pytest.raises(ValueError, match=message):
+        load_grids(file)
+    with pytest.raises(ValueError, match=message.removeprefix("the grid a in .*grids.yaml: ")):
+        expand(yaml.safe_load(file.read_text())["a"])
+
+
+@pytest.mark.parametrize("name", ["2024", "no", "1.5"])
+def test_a_name_of_a_grid_is_text(name, tmp_path):
+    file = tmp_path / "grids.yaml"
+    file.write_text(f"{name}: {{runs: [{{methods: [unet], m: [1]}}]}}\n")
+    with pytest.raises(ValueError, match="name of a grid in .*grids.yaml is text, but YAML reads .*: put it in quotes"):
+        load_grids(file)
+    file.write_text(f'"{name}": {{runs: [{{methods: [unet], m: [1]}}]}}\n')
+    assert list(load_grids(file)) == [name]
+
+
+def test_a_file_in_another_encoding_is_told(tmp_path):
+    file = tmp_path / "grids.yaml"
+    file.write_bytes("größe: 1".encode("latin-1"))
+    with pytest.raises(ValueError, match="grids.yaml is not in UTF-8 .*; save it in this encoding"):
+        load_grids(file)
 
 
 def test_a_file_without_grids_is_told(tmp_path):

@@ -60,6 +60,36 @@ def test_an_unknown_grid_is_named_with_those_there_are(tmp_path, capsys):
     assert "unknown grid 'chain'; choose one of chains" in capsys.readouterr().err
 
 
+def test_a_wrong_folder_of_data_is_one_line(tmp_path, capsys):
+    grid = {"runs": [{"methods": ["unet"], "m": [1], "dataset": "acdc"}]}
+    (tmp_path / "grids.yaml").write_text(yaml.safe_dump({"some": grid}))
+    with pytest.raises(SystemExit, match="2"):
+        job.main(["store", "some", expand(grid)[0].store_key, "--file", str(tmp_path / "grids.yaml"),
+                  "--output", str(tmp_path), "--data-root", str(tmp_path / "nowhere")])
+    assert "nowhere" in capsys.readouterr().err.split("error: ")[1]
+
+
+def test_a_record_that_cannot_be_written_is_told_before_the_work(given, tmp_path, capsys):
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "chains.json").write_text("[]")
+    with pytest.raises(SystemExit, match="2"):
+        given()
+    assert "chains.json in " in capsys.readouterr().err.split("error: ")[1]
+
+
+@pytest.mark.parametrize("stop, said", [
+    (KeyboardInterrupt, "stopped; the same command again goes on from what was saved\n"),
+    (KeyboardInterrupt("stopped with 2 of 4 volumes prepared"), "stopped with 2 of 4 volumes prepared\n")])
+def test_who_stops_a_job_reads_how_it_goes_on(stop, said, given, monkeypatch, capsys):
+    def stopped(*args, **kwargs):
+        raise stop
+
+    monkeypatch.setattr(papermill, "execute_notebook", stopped)
+    with pytest.raises(SystemExit) as end:
+        given()
+    assert end.value.code == 130 and capsys.readouterr().err == said
+
+
 def test_relative_folders_are_those_of_who_asks(tmp_path, monkeypatch, source):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -125,6 +125,14 @@ def test_an_unknown_grid_is_told(tmp_path, file):
         Plan("smal", tmp_path, file)
 
 
+def test_a_grid_with_the_name_of_other_facts_is_refused_before_the_work(tmp_path, file):
+    file.write_text(yaml.safe_dump({"cost": GRID["small"]}))
+    Plan("cost", tmp_path, file)
+    (tmp_path / "cost.json").write_text("{}")
+    with pytest.raises(ValueError, match="cost.json in .* is no record of runs; choose another name"):
+        Plan("cost", tmp_path, file)
+
+
 def test_the_command_ends_with_one_line_at_an_unknown_grid(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["plan", "fewshto"])
     with pytest.raises(SystemExit, match="2"):

@@ -46,10 +46,32 @@ def test_a_dry_run_names_the_jobs_of_each_grid(name, tmp_path, capfd, monkeypatc
     (["grid=fewshot", "acdc=.", "device=gpu"], "unknown device 'gpu'; choose one of auto, cpu, cuda, mps"),
     (["grid=fewshot", "acdc=nowhere"], "acdc=nowhere: there is no such folder"),
     (["grid=fewshto", "acdc=."], "unknown grid 'fewshto'"),
+    (["grid=2024", "acdc=."], "unknown grid '2024'"), (["grid=", "acdc=."], "unknown grid ''"),
+    (["grid=fewshot", "acdc=123"], "acdc=123: there is no such folder"),
     (["acdc=."], "name a grid")])
 def test_words_that_mean_nothing_are_refused_before_any_work(words, said, tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert said in dry_run(capfd, "--config", *words, f"output={tmp_path}", f"records={tmp_path}", ends=1)
+
+
+def test_numbers_are_folders_and_a_tilde_is_ones_home(tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "123").mkdir()
+    (tmp_path / "grids.yaml").write_text(yaml.safe_dump({"2025": {"runs": [BLOCK]}}))
+    said = dry_run(capfd, "--printshellcmds", "--config", "grid=2025", "grids=~/grids.yaml", "records=~/new",
+                   "acdc=123", "output=2024", "device=cpu")
+    assert f"--output {tmp_path / '2024'} --records {tmp_path / 'new'} " in said
+    assert f"--data-root={tmp_path / '123'}" in said and f"{tmp_path / '2024'}/jobs/few_shot/acdc" in said
+
+
+def test_a_folder_with_braces_is_refused_for_output_alone(tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "{key}").mkdir()
+    words = ["--config", "grid=components", f"acdc={tmp_path}/{{key}}", f"records={tmp_path}/{{key}}"]
+    said = dry_run(capfd, *words, f"output={tmp_path}/{{key}}", ends=1)
+    assert "{key}: snakemake takes braces in a path for wildcards; choose a folder without" in said
+    assert "few_shot/acdc" in dry_run(capfd, *words, f"output={tmp_path}")
 
 
 def test_a_slurm_profile_is_taken_as_it_is(tmp_path, capfd, monkeypatch):
