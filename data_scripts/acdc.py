@@ -8,7 +8,7 @@
 from pathlib import Path
 
 from fetch import Item, fetch
-from shared import add_data, add_source, agree, complete, finish, missing_files, parser
+from shared import add_data, add_source, agree, complete, finish, in_one_line, missing_files, parser
 from unpack import unpack
 
 TERMS = """
@@ -53,6 +53,7 @@ def files_of(root: Path, number: int) -> list[Path]:
     return [info, *(root / patient / name for name in (f"{patient}_4d.nii.gz", *names))]
 
 
+@in_one_line
 def main() -> None:
     options = parser(__doc__, "stores/acdc", 1.25)
     add_source(options)

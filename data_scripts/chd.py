@@ -8,7 +8,7 @@
 from pathlib import Path
 
 from multipart import unpack_parts
-from shared import add_source, agree, complete, finish, parser
+from shared import add_source, agree, complete, finish, in_one_line, parser
 from unpack import unpack
 
 KAGGLE = "xiaoweixumedicalai/chd68-segmentation-dataset-miccai19"
@@ -31,7 +31,7 @@ def fetch() -> Path:
     try:
         return Path(kagglehub.dataset_download(KAGGLE))
     except KeyboardInterrupt:
-        raise SystemExit("\nStopped. Run the same again: kagglehub continues.") from None
+        raise KeyboardInterrupt("Stopped. Run the same again: kagglehub continues.") from None
     except Exception as error:  # of the network, the account or the terms: kagglehub has a class for each
         raise SystemExit(f"error: kagglehub could not download {KAGGLE}: {error}. Run the same again: it continues "
                          "where it was; or download it in a browser and give it as --source") from None  # fmt: skip
@@ -51,16 +51,14 @@ def missing(root: Path) -> list[Path]:
     return none + [label for label in labels if not label.is_file()]
 
 
+@in_one_line
 def main() -> None:
     options = parser(__doc__, "stores/chd", None)
     add_source(options)
     arguments = options.parse_args()
     agree(TERMS, arguments.accept_licence)
     folder = unpack(arguments.source) if arguments.source else fetch()
-    try:
-        root = find_files(folder)
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
+    root = find_files(folder)
     complete(missing(root), None if arguments.source else folder, "CHD-68")
     finish("chd", root, arguments)
 

@@ -51,8 +51,8 @@ def fetch(item: Item, folder: Path) -> Path:
         if wrong := difference(item, target):
             raise SystemExit(f"error: {target} is not the file that was published: {wrong}; move it away and run again")
         return target
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         _transfer_all(item, part)
         wrong = difference(item, part)
         _tag_file(part).unlink(missing_ok=True)  # only now: whoever stops during the check still needs it
@@ -64,7 +64,7 @@ def fetch(item: Item, folder: Path) -> Path:
     except OSError as error:
         raise SystemExit(f"error: {part} cannot be written or read: {error}") from None
     except KeyboardInterrupt:
-        raise SystemExit(f"\nStopped. {part} is kept: run the same again and it continues.") from None
+        raise KeyboardInterrupt(f"Stopped. {part} is kept: run the same again and it continues.") from None
     if wrong:
         raise SystemExit(f"error: {item.name} from {item.url} is not the file that was published: {wrong}. It was "
                          "removed; run again, and if this stays so, the publisher has changed the file")  # fmt: skip

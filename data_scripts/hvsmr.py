@@ -9,7 +9,7 @@ import urllib.request
 from pathlib import Path
 
 from fetch import TIMEOUT_S, Item, fetch
-from shared import add_data, add_source, agree, complete, finish, missing_files, parser
+from shared import add_data, add_source, agree, complete, finish, in_one_line, missing_files, parser
 from unpack import unpack
 
 from kaf.files import replacing
@@ -51,6 +51,7 @@ def download(folder: Path) -> Path:
     return unpacked
 
 
+@in_one_line
 def main() -> None:
     options = parser(__doc__, "stores/hvsmr", None)
     add_source(options)

@@ -4,7 +4,7 @@
     python data_scripts/phantom.py --kind ct --data stores/phantom-ct-files --store stores/phantom-ct
 """
 
-from shared import add_data, agree, finish, parser, usual_spacing
+from shared import add_data, agree, finish, in_one_line, parser, usual_spacing
 
 from kaf.data.cases import get_layout
 from kaf.data.phantom import write_phantom
@@ -17,6 +17,7 @@ Phantom: cine MR stacks in the layout of ACDC, or chest CT in the layout of CHD-
 """
 
 
+@in_one_line
 def main() -> None:
     usual = ", ".join(f"{usual_spacing(get_layout(name).spacing_mm)} for {kind}" for kind, name in DATASETS.items())
     options = parser(__doc__, "stores/phantom", None, usual)
@@ -29,10 +30,7 @@ def main() -> None:
     dataset = DATASETS[arguments.kind]
     if arguments.spacing is None:
         arguments.spacing = get_layout(dataset).spacing_mm
-    try:
-        root = write_phantom(arguments.data, arguments.patients, arguments.seed, arguments.kind)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
+    root = write_phantom(arguments.data, arguments.patients, arguments.seed, arguments.kind)
     finish(dataset, root, arguments)
 
 

@@ -1,8 +1,10 @@
 """What the scripts of this folder share: options, terms of use, the check, preparation."""
 
 import argparse
+import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
 from pathlib import Path
 
 from kaf.data.check import check_dataset
@@ -10,6 +12,24 @@ from kaf.data.prepare import prepare
 from kaf.data.store import StoreSettings
 
 NATIVE = "native"  # the spacing of the files
+BOOK = Path(__file__).resolve().parents[1] / "book"
+
+
+def in_one_line(main: Callable[[], None]) -> Callable[[], None]:
+    """``main`` of a script that ends in one line, also where an error or Ctrl-C ends it; after Ctrl-C with 130."""
+
+    @wraps(main)
+    def run() -> None:
+        try:
+            main()
+        except (ValueError, OSError, RuntimeError, ImportError) as error:
+            raise SystemExit(f"error: {error}") from None
+        except KeyboardInterrupt as stop:
+            hint = "Stopped. Run the same again: what is finished is kept, the rest goes on or starts over."
+            print(f"\n{str(stop) or hint}", file=sys.stderr)
+            raise SystemExit(130) from None
+
+    return run
 
 
 def parser(description: str, store: str, spacing_mm: float | None, usual: str = "") -> argparse.ArgumentParser:
@@ -85,16 +105,17 @@ def check(dataset: str, root: Path, read: bool) -> None:
 
 
 def finish(dataset: str, root: Path, arguments: argparse.Namespace) -> None:
-    """Check the data set and, unless only a check was asked for, prepare it. Errors become one line."""
-    try:
-        check(dataset, root, read=arguments.check_only)
-        if not arguments.check_only:
-            settings = StoreSettings(dataset, None if arguments.spacing == NATIVE else arguments.spacing)
-            store = prepare(dataset, root, arguments.store, settings, arguments.workers)
-            print(f"{store} in {store.path}")
-            print("A chapter makes a store of its own, of the spacing of its scale: give it the files, "
-                  f"papermill ... -p dataset {dataset} -p data_root {root}")
-    except (ValueError, OSError, RuntimeError) as error:
-        raise SystemExit(f"error: {error}") from None
-    except KeyboardInterrupt as stop:
-        raise SystemExit(str(stop) or "stopped; run the same again to go on") from None
+    """Check the data set and, unless only a check was asked for, prepare it."""
+    check(dataset, root, read=arguments.check_only)
+    if not arguments.check_only:
+        settings = StoreSettings(dataset, None if arguments.spacing == NATIVE else arguments.spacing)
+        store = prepare(dataset, root, arguments.store, settings, arguments.workers)
+        print(f"{store} in {store.path}")
+        print(f"A chapter makes a store of its own, of the spacing of its scale:\n{for_chapter(dataset, root)}")
+
+
+def for_chapter(dataset: str, root: Path) -> str:
+    """The command that runs a chapter on these files, from any folder; a chapter draws its phantoms itself."""
+    files = "" if dataset.startswith("phantom") else f" -p data_root {shlex.quote(str(root.resolve()))}"
+    words = f"papermill chapters/05_pretrain.ipynb out05.ipynb -p dataset {dataset}{files}"
+    return f"(cd {shlex.quote(str(BOOK))} && {words})"

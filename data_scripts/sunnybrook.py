@@ -8,7 +8,7 @@
 from pathlib import Path
 
 from fetch import Item, fetch
-from shared import add_data, add_source, agree, finish, parser
+from shared import add_data, add_source, agree, finish, in_one_line, parser
 from unpack import unpack, whole
 
 from kaf.data.sunnybrook import convert, find_patients
@@ -73,6 +73,7 @@ def convert_all(source: Path, target: Path) -> None:
         print(f"note: {PATIENTS - len(patients)} of the {PATIENTS} patients are missing in {source}")
 
 
+@in_one_line
 def main() -> None:
     options = parser(__doc__, "stores/sunnybrook", 1.25)
     add_source(options)
@@ -80,10 +81,7 @@ def main() -> None:
     arguments = options.parse_args()
     agree(TERMS, arguments.accept_licence)
     converted = arguments.data / "nifti"
-    try:
-        convert_all(unpack(arguments.source) if arguments.source else download(arguments.data), converted)
-    except (ValueError, OSError, ImportError) as error:
-        raise SystemExit(f"error: {error}") from None
+    convert_all(unpack(arguments.source) if arguments.source else download(arguments.data), converted)
     finish("sunnybrook", converted, arguments)
 
 

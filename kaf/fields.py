@@ -16,6 +16,7 @@ AFTER = {"later": True, "after": True}  # that of one which decides only how a t
 def change(part: Any, changes: Mapping[str, Any]) -> Any:
     """A copy of a dataclass with some fields replaced; ``part__name=value`` reaches into a part.
 
+    A part may be given by the name of a preset and some of its fields be changed beside that, in any order.
     Raises ``ValueError`` for an unknown field, naming the one probably meant.
     """
     flat, nested, fields = {}, {}, getattr(part, "__dataclass_fields__", ())
@@ -29,7 +30,11 @@ def change(part: Any, changes: Mapping[str, Any]) -> Any:
             nested.setdefault(head, {})[rest] = value
         else:
             flat[head] = value
-    flat |= {head: change(flat.get(head, getattr(part, head)), inner) for head, inner in nested.items()}
+    for head, inner in nested.items():
+        before = flat.get(head, getattr(part, head))
+        if head in flat and not is_dataclass(before):  # the name of a preset, which only the part itself can look up
+            before = getattr(replace(part, **{head: before}), head)
+        flat[head] = change(before, inner)
     return replace(part, **flat)
 
 

@@ -31,6 +31,7 @@ ADVICE = {
     errno.ENOLCK: "this disk cannot lock files; choose a folder on another one",
     errno.EOPNOTSUPP: "this disk cannot lock files; choose a folder on another one",
     errno.EPERM: "you may not write there; choose another folder or change its permissions",
+    errno.ENOTEMPTY: "a folder of this name holds something; move it away or delete it",
 }
 
 

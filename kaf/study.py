@@ -154,20 +154,22 @@ def open_study(experiment: Experiment, data_root: str | Path = "", output: str |
     ``workers`` processes read ahead of a training. Raises ``ValueError`` for a fold out of range, an unknown protocol,
     a missing ``data_root`` or ``test_root``, where a patient is in both folders, or one of ``test_root`` has no labels.
     """
+    data_root, output, test_root = ("" if given is None else str(given)  # papermill makes a number of a folder 2023
+                                    for given in (data_root, output, test_root))
     home = Path(output).expanduser() if output else workspace()
     dataset = experiment.data.dataset
     check_choice("protocol", protocol, PROTOCOLS)
     external = protocol == "external"
     if external != bool(test_root):
         raise ValueError(f"protocol external and test_root, the folder of those who test, come together; got protocol "
-                         f"{protocol!r} and test_root {str(test_root)!r}")
+                         f"{protocol!r} and test_root {test_root!r}")
     folds = 1 if external else folds
     check_fold(fold, folds)
     phantom = dataset.startswith("phantom")
     if not (phantom or data_root):
         raise ValueError(f"dataset {dataset!r} needs data_root, the folder you downloaded it to")
     if phantom and data_root:
-        raise ValueError(f"dataset {dataset!r} is made here and takes no data_root, got {str(data_root)!r}; name the "
+        raise ValueError(f"dataset {dataset!r} is made here and takes no data_root, got {data_root!r}; name the "
                          "data set that lies there, such as acdc")
     make_writable(home)
     root = _phantom(home, experiment) if phantom else Path(data_root).expanduser()

@@ -107,6 +107,11 @@ def digit(name: str, entry: str):
     return edit
 
 
+def extra(volume: Path) -> None:
+    found = json.loads((volume / "record.json").read_text())
+    (volume / "record.json").write_text(json.dumps(seal(found | {"age": 40})))
+
+
 def halved(name: str):
     def edit(path: Path) -> None:
         file = next(path.glob(name))
@@ -200,6 +205,10 @@ STORES = (
         "manifest.json", "is damaged .it holds a list", MEND),
     Bad("record of a volume altered", store(digit("volumes/patient001_frame02/record.json", "std"), continuing),
         "record.json", "was altered", "delete its folder and run"),
+    Bad("record of a volume without entries", store(lambda path: (path / "volumes/patient001_frame02/record.json")
+        .write_text("{}"), continuing), "record.json", "is damaged .it lacks id, patient", "delete its folder and run"),
+    Bad("record of a volume with an entry too many", store(lambda path: extra(path / "volumes/patient001_frame02"),
+        continuing), "record.json", "is damaged .it has the unknown age", "delete its folder and run"),
     # runs
     Bad("encoder of another network", other_encoder, "checkpoint.pt", "holds the weights of another network",
         "Choose the network that it was trained with"),

@@ -1,5 +1,23 @@
-from kaf.config import plain, resolve
+from dataclasses import replace
+
+import pytest
+
+from kaf.config import parse_changes, plain, resolve
+from kaf.data.augment import PRESETS
 from kaf.fields import differences
+
+
+@pytest.mark.parametrize("text", [
+    "finetune__augment=strong, finetune__augment__rotation_deg=5",
+    "finetune__augment__rotation_deg=5, finetune__augment=strong"])
+def test_fields_of_a_preset_may_be_changed_in_any_order(text):
+    found = resolve("smoke", **parse_changes(text)).finetune.augment
+    assert found == replace(PRESETS["strong"], rotation_deg=5.0)
+
+
+def test_a_preset_that_there_is_not_is_named_also_where_its_fields_are_changed():
+    with pytest.raises(ValueError, match="unknown augment 'storng'.*did you mean 'strong'"):
+        resolve("smoke", finetune__augment="storng", finetune__augment__rotation_deg=5)
 
 
 def test_differences_are_named_down_to_the_field():

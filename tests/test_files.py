@@ -82,6 +82,15 @@ def test_without_room_no_folder_appears(tmp_path):
     assert (np.load(tmp_path / "v" / "x.npy", allow_pickle=False) == 1).all() and len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_folder_that_holds_something_is_not_replaced_and_one_is_told_what_to_do(tmp_path):
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v" / "mine").touch()
+    with pytest.raises(OSError, match=f"{tmp_path / 'v'} was not written: a folder of this name holds something; move "
+                                      "it away or delete it, then run the same again"):
+        fill(tmp_path / "v", 1)
+    assert [path.name for path in tmp_path.rglob("*")] == ["v", "mine"]
+
+
 def test_without_room_a_line_is_added_whole_or_not_at_all(tmp_path):
     file = tmp_path / "log"
     file.write_text("x" * (2**20 - 7) + "\n")

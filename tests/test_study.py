@@ -1,5 +1,6 @@
 import json
 import shutil
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -128,6 +129,36 @@ def test_the_folder_of_the_data_may_lie_at_home(tmp_path, monkeypatch):
     write_phantom(tmp_path / "acdc", 5, size=48, slices=(3, 4), progress=False)
     here = study.open_study(tiny("acdc"), "~/acdc", tmp_path / "home", device="cpu")
     assert len(here.store.patients) == 5 and here.store.image(0).any()
+
+
+def test_a_folder_may_have_a_number_for_a_name(tmp_path, monkeypatch):
+    """As papermill hands on ``-p data_root 2023``."""
+    monkeypatch.chdir(tmp_path)
+    write_phantom(tmp_path / "2023", 5, size=48, slices=(3, 4), progress=False)
+    here = study.open_study(tiny("acdc"), 2023, 2024, device="cpu")
+    assert len(here.store.patients) == 5 and here.runs.parent.resolve() == tmp_path / "2024"
+    with pytest.raises(FileNotFoundError, match="7 is no folder"):
+        study.open_study(tiny("acdc"), 2023, 2024, protocol="external", test_root=7)
+    for nothing in (None, ""):
+        with pytest.raises(ValueError, match="needs data_root"):
+            study.open_study(tiny("acdc"), nothing, 2024)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions are those of POSIX")
+def test_the_stores_may_lie_where_nothing_can_be_written():
+    from tests.bad_input import accessible_folder, as_nobody
+
+    with accessible_folder() as folder:
+        root = write_phantom(folder / "acdc", 5, size=48, slices=(3, 4), progress=False)
+        before = study.open_study(tiny("acdc"), root, folder / "made", device="cpu").store
+        for path in (before.path / "volumes", before.path, before.path.parent):
+            path.chmod(0o555)
+        (folder / "home").mkdir()
+        (folder / "home").chmod(0o777)
+        (folder / "home" / "stores").symlink_to(before.path.parent)
+        with as_nobody():
+            here = study.open_study(tiny("acdc"), root, folder / "home", device="cpu")
+        assert here.store.volumes == before.volumes and here.runs == folder / "home" / "runs"
 
 
 def test_a_run_is_scored_for_every_fold_and_draw_that_labels_its_patients(here, monkeypatch):

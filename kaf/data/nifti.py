@@ -115,7 +115,8 @@ def is_folder(root: Path, report: Report) -> bool:
     problem = why_no_access(root)
     if root.is_file() or (problem and problem.kind is FileNotFoundError):
         remedy = "give the folder that holds the data set"
-        problem = Problem(root, "is no folder", remedy, NotADirectoryError if root.is_file() else FileNotFoundError)
+        kind = NotADirectoryError if root.is_file() else FileNotFoundError
+        problem = Problem(root.absolute(), "is no folder", remedy, kind)  # a notebook runs in the folder of its page
     if problem:
         report(problem)
     return problem is None

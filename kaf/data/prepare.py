@@ -18,7 +18,16 @@ from joblib import cpu_count
 
 from kaf.data.arrays import write_array
 from kaf.data.cases import Case, Volume, find_cases, read_volume
-from kaf.data.filling import begin, check_first, finished, is_complete, write_manifest
+from kaf.data.filling import (
+    begin,
+    check_first,
+    clear_unfinished,
+    finished,
+    is_complete,
+    is_ready,
+    names,
+    write_manifest,
+)
 from kaf.data.grid import resample, resample_labels, store_shape
 from kaf.data.store import Store, StoreSettings, VolumeRecord
 from kaf.files import building, digest_once, exclusive, file_digest, make_writable, seal
@@ -40,8 +49,8 @@ def prepare(
     """Prepare the data set in ``root`` into the store ``out`` and open it.
 
     Continues where a killed run stopped and adds volumes that are new in ``root``; a second process
-    waits for the first. ``workers`` processes share the patients, by default :func:`preparers`; with 1 everything
-    happens in this one.
+    waits for the first. A store with nothing to add may lie where nothing can be written. ``workers`` processes share
+    the patients, by default :func:`preparers`; with 1 everything happens in this one.
     Of a file's header only size, spacing and orientation are kept. Names of files and of patient folders are kept as
     ids: where they identify someone, rename them before.
 
@@ -62,6 +71,8 @@ def prepare(
         raise BrokenProcessPool(f"a process that prepares {out} has run your script again: {GUARD}")
     cases = find_cases(dataset, root)
     check_first(cases, out, settings)
+    if is_ready(out, cases, root, settings):
+        return Store.open(out, settings)
     make_writable(out / "volumes")
     with exclusive(out):  # a second process waits
         begin(out, settings)
@@ -69,8 +80,9 @@ def prepare(
         missing = [case for case in cases if case.id not in done]
         if missing:
             write_manifest(out, settings, [], complete=False)
+            clear_unfinished(out, missing)
             done |= _run(missing, root, out, settings, workers, progress)
-        if not is_complete(out):  # a finished store keeps the versions that made it
+        if not names(out, cases):  # a finished store keeps the versions that made it
             write_manifest(out, settings, [done[case.id] for case in cases], complete=True)
     return Store.open(out, settings)
 

@@ -157,7 +157,11 @@ class Store:
         return self._array(v, "truth" if "truth.npy" in self.volumes[v].checksums else "label")
 
     def keypoints(self, v: int, s: int) -> Keypoints:
-        """All keypoints of slice ``s`` of volume ``v``, in pixels of the store; no batch dimension."""
+        """All keypoints of slice ``s`` of volume ``v``, in pixels of the store; no batch dimension.
+
+        Raises ``IndexError`` for a slice that there is not.
+        """
+        self._check_slice(v, s)
         table = np.array(self._rows(v, "keypoints", *self._first[v][s : s + 2]))  # a copy that may be changed
         columns = (torch.from_numpy(np.ascontiguousarray(table[name])) for name in table.dtype.names)
         return Keypoints(*columns, torch.ones(len(table), dtype=torch.bool))
@@ -181,7 +185,11 @@ class Store:
         ]
 
     def sample(self, v: int, s: int, size: int, k: int) -> SliceSample:
-        """Slice ``s`` of volume ``v`` cropped to ``size`` with its ``k`` strongest keypoints there."""
+        """Slice ``s`` of volume ``v`` cropped to ``size`` with its ``k`` strongest keypoints there.
+
+        Raises ``IndexError`` for a slice that there is not.
+        """
+        self._check_slice(v, s)
         record = self.volumes[v]
         image, points = cut(self._rows(v, "image", s, s + 1)[0], self.keypoints(v, s), size, k)
         label = torch.empty((0, 0), dtype=torch.int64)
@@ -208,6 +216,11 @@ class Store:
         record = self.volumes[v]
         file = self.path / "volumes" / record.id / f"{name}.npy"
         return open_array(str(file), record.checksums[f"{name}.npy"]).rows(int(first), int(last))
+
+    def _check_slice(self, v: int, s: int) -> None:
+        last = self.volumes[v].shape[0] - 1
+        if not 0 <= s <= last:  # else its file would seem to be cut short
+            raise IndexError(f"volume {self.volumes[v].id} has the slices 0 to {last}, not {s}; choose one of these")
 
     def _check_labelled(self, v: int) -> None:
         if not self.volumes[v].labelled:

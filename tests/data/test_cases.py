@@ -28,6 +28,14 @@ def test_cine_frames_join_unlabelled_without_repeating_ed_and_es(acdc_root):
     assert [c.frame_index for c in cases] == [0, None, 2, None, 4]
 
 
+@pytest.mark.parametrize("dataset", ["acdc", "chd", "hvsmr", "sunnybrook"])
+def test_a_folder_that_there_is_not_is_named_from_the_top(tmp_path, monkeypatch, dataset):
+    """Whoever started a notebook elsewhere sees where it was looked for."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"^{tmp_path / 'my data'} is no folder; give the folder"):
+        find_cases(dataset, "my data")
+
+
 def test_ids_are_sorted_and_distinct(acdc_root, chd_root):
     for cases in (read_acdc(acdc_root), read_chd(chd_root)):
         ids = [c.id for c in cases]

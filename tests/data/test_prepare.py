@@ -220,6 +220,77 @@ def test_a_folder_that_is_no_store_is_left_alone(root, tmp_path):
         run(root, tmp_path / "mine")
 
 
+def test_a_patient_who_was_taken_out_leaves_the_manifest_too(root, tmp_path):
+    out = tmp_path / "s"
+    run(root, out)
+    shutil.rmtree(root / "patient001")
+    with pytest.raises(ValueError, match="holds patient001_frame02, but"):
+        run(root, out)
+    for folder in (out / "volumes").glob("patient001_*"):
+        shutil.rmtree(folder)
+    store = run(root, out)
+    assert list(store.patients) == ["patient002"] and len(store.volumes) == 2
+    store.verify()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions are those of POSIX")
+def test_a_finished_store_is_used_where_nothing_can_be_written():
+    from tests.bad_input import accessible_folder, as_nobody
+
+    with accessible_folder() as folder:
+        root, out = folder / "root", folder / "s"
+        write_acdc_patient(root, 1)
+        before = run(root, out)
+        (out / ".lock").unlink()  # a store from elsewhere has none
+        for path in (out / "volumes", out):
+            path.chmod(0o555)
+        with as_nobody():
+            assert run(root, out).volumes == before.volumes
+            with pytest.raises(ValueError, match="other settings"):
+                run(root, out, StoreSettings("acdc", 1.5, detector="grid"))
+        write_acdc_patient(root, 2)
+        with as_nobody(), pytest.raises(PermissionError, match="cannot write into .*volumes"):
+            run(root, out)
+        (root / "patient001" / "Info.cfg").write_text("ED: 2\nES: 4\nGroup: HCM\n")
+        with as_nobody(), pytest.raises(ValueError, match="patient001_frame02 in .* changed"):
+            run(root, out)
+
+
+def test_volumes_that_were_copied_in_part_are_prepared_anew(root, tmp_path):
+    before = run(root, tmp_path / "s")
+    volumes = tmp_path / "s" / "volumes"
+    (volumes / "patient001_frame02" / "record.json").unlink()
+    (volumes / "photos").mkdir()
+    (volumes / "photos" / "mine").touch()
+    store = run(root, tmp_path / "s")
+    assert store.volumes == before.volumes and (volumes / "photos" / "mine").is_file()
+    store.verify()
+
+
+def test_headers_of_volumes_that_were_copied_in_part_are_checked_first(root, tmp_path, monkeypatch):
+    run(root, tmp_path / "s")
+    (tmp_path / "s" / "volumes" / "patient001_frame02" / "record.json").unlink()
+    (tmp_path / "s" / "volumes" / "patient002_frame02" / "record.json").unlink()
+    (root / "patient002" / "patient002_frame02.nii.gz").write_bytes(b"no NIfTI")
+    monkeypatch.setattr(module, "prepare_volume", lambda *_: pytest.fail("prepared"))
+    with pytest.raises(ValueError, match=r"patient002_frame02.nii.gz is no NIfTI"):
+        run(root, tmp_path / "s")
+
+
+def test_what_a_file_manager_leaves_in_a_new_folder_is_no_volume(root, tmp_path):
+    (tmp_path / "s" / "volumes").mkdir(parents=True)
+    (tmp_path / "s" / "volumes" / ".DS_Store").touch()
+    assert len(run(root, tmp_path / "s").volumes) == 4
+
+
+def test_the_draft_of_a_volume_is_no_volume(root, tmp_path):
+    before = run(root, tmp_path / "s")
+    volumes = tmp_path / "s" / "volumes"
+    shutil.copytree(volumes / "patient001_frame02", draft := volumes / f"{DRAFT}1-patient001_frame02")
+    (draft / "record.json").write_text('{"id": ')  # half-written
+    assert run(root, tmp_path / "s").volumes == before.volumes
+
+
 def test_keypoint_table_counts_each_slice():
     image = np.random.default_rng(1).integers(0, 255, (3, 48, 48)).astype(np.uint8)
     image[1] = 0
@@ -237,6 +308,14 @@ def test_volume_without_label_writes_none(acdc_root):
 
 @pytest.mark.parametrize("cores, gigabytes, processes", [(1, 4, 2), (2, 24, 2), (16, 16, 4), (16, 256, 16)])
 def test_a_data_set_is_prepared_on_all_cores_that_have_memory(cores, gigabytes, processes, monkeypatch):
-    monkeypatch.setattr(module, "count_cores", lambda: cores)
+    monkeypatch.setattr(module, "cpu_count", lambda: cores)
     monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": gigabytes * 250_000, "SC_PAGE_SIZE": 4000}.get)
     assert preparers() == processes
+
+
+def test_fewer_processes_prepare_where_fewer_cores_are_allowed(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)), raising=False)
+    monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": 64_000_000, "SC_PAGE_SIZE": 4000}.get)
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "5")  # a limit as those of a container, which joblib reads, too
+    assert preparers() == 5

@@ -15,6 +15,7 @@ from kaf.data.prepare import prepare
 from kaf.data.store import VERSION, Store, StoreSettings
 from kaf.files import seal
 from kaf.keypoints import DETECTORS, deduplicate, detect_sift
+from tests.data.layouts import write_acdc_patient
 
 
 @pytest.fixture
@@ -83,6 +84,23 @@ def test_sample_shows_the_same_pixels_labels_and_keypoints(store, size):
     assert torch.equal(sample.keypoints.xy[:count], place[shown][:count])  # the strongest come first
     assert everything.score.tolist() == everything.score.sort(descending=True)[0].tolist()
     assert (sample.position, sample.volume, sample.slice) == (0.5, 0, 2)
+
+
+@pytest.mark.parametrize("s", [-1, 4, 99])
+def test_a_slice_that_there_is_not_is_named(store, s):
+    said = f"volume patient001_frame02 has the slices 0 to 3, not {s}; choose one of these"
+    with pytest.raises(IndexError, match=said):
+        store.sample(0, s, 24, k=6)
+    with pytest.raises(IndexError, match=said):
+        store.keypoints(0, s)
+
+
+def test_the_only_slice_has_no_second(tmp_path):
+    write_acdc_patient(tmp_path / "root", 1, shape=(40, 48, 1))
+    store = prepare("acdc", tmp_path / "root", tmp_path / "s", StoreSettings("acdc", 1.25, detector="grid"), 1, False)
+    assert store.sample(0, 0, 24, k=6).position == 0
+    with pytest.raises(IndexError, match="patient001_frame02 has the slices 0 to 0, not 1"):
+        store.sample(0, 1, 24, k=6)
 
 
 def test_statistics_make_the_volume_standard(store):

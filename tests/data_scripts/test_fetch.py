@@ -162,13 +162,21 @@ def test_a_disk_that_is_too_small_is_seen_before(fetch, item, server, tmp_path, 
     assert server.sent == 0 or not names(tmp_path)
 
 
+def test_a_folder_that_cannot_be_is_named(fetch, item, server, tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(SystemExit, match=r"^error: .*a\.bin\.part cannot be written or read: "):
+            fetch.fetch(item, folder)
+    assert not server.requests
+
+
 def test_a_stop_by_hand_keeps_the_piece(fetch, item, server, tmp_path, monkeypatch):
     def stop(_):
         raise KeyboardInterrupt
 
     server.behaviours = ["cut", "whole"]
     monkeypatch.setattr(fetch, "time", type("Time", (), {"sleep": stop, "monotonic": fetch.time.monotonic}))
-    with pytest.raises(SystemExit, match="Stopped.*it continues"):
+    with pytest.raises(KeyboardInterrupt, match="Stopped.*it continues"):
         fetch.fetch(item, tmp_path)
     assert (tmp_path / "a.bin.part").stat().st_size == 200_000
 
@@ -187,7 +195,7 @@ def test_a_stop_during_the_check_keeps_all_that_arrived(fetch, item, server, tmp
     item = item._replace(size=size)
     with monkeypatch.context() as patch:
         patch.setattr(fetch.hashlib, "file_digest", stop)
-        with pytest.raises(SystemExit, match="Stopped.*it continues"):
+        with pytest.raises(KeyboardInterrupt, match="Stopped.*it continues"):
             fetch.fetch(item, tmp_path)
     assert (tmp_path / "a.bin.part").read_bytes() == BODY
     assert fetch.fetch(item, tmp_path).read_bytes() == BODY and names(tmp_path) == ["a.bin"]
@@ -197,7 +205,7 @@ def test_a_stop_during_the_check_keeps_all_that_arrived(fetch, item, server, tmp
 def test_a_whole_piece_of_an_older_file_is_not_taken_for_the_new_one(fetch, item, server, tmp_path, monkeypatch):
     monkeypatch.setattr(fetch, "difference", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     item = item._replace(size=None, digest="")
-    with pytest.raises(SystemExit, match="Stopped"):
+    with pytest.raises(KeyboardInterrupt, match="Stopped"):
         fetch.fetch(item, tmp_path)
     monkeypatch.undo()
     server.etag, server.files["a.bin"] = '"two"', BODY[::-1]

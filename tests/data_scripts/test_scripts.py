@@ -7,6 +7,7 @@ import subprocess
 import sys
 import types
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,6 +139,68 @@ def test_phantom_needs_nothing_else(script, tmp_path, monkeypatch, kind, dataset
     assert len(store.patients) == 2 and all(v.labelled for v in store.volumes)
 
 
+# --- what is printed at the end
+
+def as_typed(printed):
+    """Where papermill is started by the command that was printed, and with which words, according to a shell."""
+    (command,) = (line for line in printed.splitlines() if "papermill" in line)
+    shell = subprocess.run(["bash", "-c", f"papermill() {{ printf '%s\\n' \"$PWD\" \"$@\"; }}; {command}"],
+                           capture_output=True, text=True, check=True, cwd="/")
+    place, *words = shell.stdout.splitlines()
+    assert (Path(place) / words[0]).is_file()
+    return words[2:]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no bash")
+def test_the_command_for_a_chapter_works_from_anywhere(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "it's my data"
+    write_acdc_patient(folder, 1)
+    script("acdc", "--source", folder.name, "--store", "s", "--workers", 1, "--accept-licence")
+    assert as_typed(capsys.readouterr().out) == ["-p", "dataset", "acdc", "-p", "data_root", str(folder)]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no bash")
+def test_the_phantom_of_a_chapter_needs_no_folder(script, tmp_path, monkeypatch, capsys):
+    import kaf.data.phantom as phantom
+
+    monkeypatch.setattr(phantom, "DEFAULTS", {"mr": {"size": 96, "slices": (2, 2)}})
+    script("phantom", "--data", tmp_path / "files", "--store", tmp_path / "s", "--workers", 1, "--patients", 1)
+    assert as_typed(capsys.readouterr().out) == ["-p", "dataset", "phantom"]
+
+
+# --- ends before the end
+
+NAMES = ("acdc", "chd", "hvsmr", "phantom", "sunnybrook")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("said", ["", "half of it is kept; run the same again"])
+def test_a_stop_by_hand_is_one_line_and_130(load, script, tmp_path, monkeypatch, capsys, name, said):
+    def stop(*_, **__):
+        raise KeyboardInterrupt(*filter(None, [said]))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(load(name), "agree", stop)
+    with pytest.raises((SystemExit, KeyboardInterrupt)) as stopped:  # the latter would end pytest
+        script(name)
+    assert isinstance(stopped.value, SystemExit) and stopped.value.code == 130
+    line = capsys.readouterr().err.strip()
+    assert (said or "Stopped. Run the same again: ") in line and "\n" not in line
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied", "d"), ValueError("Permission denied")])
+def test_an_error_is_one_line(load, script, tmp_path, monkeypatch, name, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(load(name), "agree", fail)
+    with pytest.raises(SystemExit, match="^error: .*Permission denied"):
+        script(name)
+
+
 # --- terms
 
 @pytest.mark.parametrize(("name", "licence"), [
@@ -235,7 +298,7 @@ def test_hvsmr_is_fetched_where_its_record_says(hvsmr, script, server, tmp_path,
     asked = [span for path, span in server.requests if path == "/cropped_norm.zip"]
     assert asked == [None, f"bytes={len(server.files['cropped_norm.zip']) // 2}-"]
     said = capsys.readouterr().out
-    assert "All files of HVSMR-2.0 are there." in said and "papermill ... -p dataset hvsmr -p data_root " in said
+    assert "All files of HVSMR-2.0 are there." in said and " -p dataset hvsmr -p data_root " in said
 
 
 @pytest.mark.parametrize(("record", "said"), [
