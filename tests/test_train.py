@@ -90,6 +90,18 @@ def test_what_stops_the_preparation_ends_with_a_message(error, tmp_path, capsys,
     assert end.value.code == 2 and str(error) in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("stop, words", [(KeyboardInterrupt(), "stopped at once; run the same again"),
+                                         (KeyboardInterrupt("stopped after step 3"), "stopped after step 3")])
+def test_who_stops_it_is_told_how_to_go_on(stop, words, tmp_path, capsys, monkeypatch):
+    def open_study(*_, **__):
+        raise stop
+
+    monkeypatch.setattr("kaf.train.open_study", open_study)
+    with pytest.raises(SystemExit) as end:
+        main(["pretrain", "--output", str(tmp_path), "--device", "cpu"])
+    assert end.value.code == 130 and words in capsys.readouterr().err
+
+
 def test_it_says_what_it_works_on_and_takes_other_folds(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(study.PHANTOM_PATIENTS, "smoke", 4)
     monkeypatch.setattr("kaf.train.train", lambda study, a: "done")
