@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from joblib import cpu_count
 
 from kaf.files import exclusive, read_json, write_json
 from kaf.records import COST
+from kaf.usage import count_cores
 
 FILE = COST
 COLUMNS = ("what", "value", "unit", "ratio", "target", "status")
@@ -55,7 +55,7 @@ def status(measured: float | None, target: str) -> str:
 def machine() -> dict[str, Any]:
     """What the numbers were measured on: no host, no user, no paths."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": _cpu_model(), "cores": cpu_count(), "threads": torch.get_num_threads(), "memory_gb": _memory_gb(),
+    return {"cpu": _cpu_model(), "cores": count_cores(), "threads": torch.get_num_threads(), "memory_gb": _memory_gb(),
             "gpu": gpu, "system": platform.system(), "python": platform.python_version(), "torch": torch.__version__}
 
 

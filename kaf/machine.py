@@ -1,9 +1,9 @@
 """What a machine offers and which scale fits it: the first line that a chapter prints."""
 
 import torch
-from joblib import cpu_count
 
 import kaf
+from kaf.usage import count_cores
 
 # GPU memory that scale full takes on the phantom and on ACDC, estimated from what the benchmarks measured for a batch
 # of two; CHD at 512 pixels takes several times as much.
@@ -22,4 +22,4 @@ def describe_machine() -> str:
         scale = "full" if gigabytes >= FULL_GB else "laptop"
         return f"{versions}; GPU: {gpu.name}, {gigabytes:.0f} GB; scale {scale!r} fits"
     gpu = "Apple, untested" if torch.backends.mps.is_available() else "none"
-    return f"{versions}; GPU: {gpu}, {cpu_count()} processor cores; scale 'smoke' fits"
+    return f"{versions}; GPU: {gpu}, {count_cores()} processor cores; scale 'smoke' fits"

@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from joblib import cpu_count
 from torch import nn
 
 from kaf.config import PredictConfig, restore
@@ -34,6 +33,7 @@ from kaf.loop import make_fabric
 from kaf.predict import predict_slices
 from kaf.progress import progress_bar
 from kaf.runs import Run
+from kaf.usage import count_cores
 
 MAX_THREADS = 4  # that look for keypoints while the network works
 
@@ -87,7 +87,7 @@ class Segmenter(NamedTuple):
     def _samples(self, image: np.ndarray) -> Iterator[SliceSample]:
         """The slices of a prepared volume; keypoints of the next ones are found while the network works."""
         mean, std = statistics(image)
-        threads = max(1, min(MAX_THREADS, cpu_count() - 1))
+        threads = max(1, min(MAX_THREADS, count_cores() - 1))
         with ThreadPoolExecutor(threads) as pool:
             found = repeat(from_arrays(np.zeros((0, 2))))
             if self.network.uses_keypoints:

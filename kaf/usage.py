@@ -8,8 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from joblib import cpu_count
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+
+def count_cores() -> int:
+    """How many processor cores this process may use: those that its affinity and its container leave to it."""
+    return cpu_count()
 
 
 def operations(network: nn.Module, *inputs: Any) -> int:

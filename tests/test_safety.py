@@ -17,7 +17,8 @@ RUNNING = {"eval", "exec", "compile", "os.system", "os.popen", "subprocess.getou
 HARMLESS = {"torch.load": ("weights_only", "True"), "np.load": ("allow_pickle", "False"),
             "numpy.load": ("allow_pickle", "False")}
 SHELLS = ("!", "%%bash", "%%sh", "%%script", "%sx", "%system")  # in a notebook
-MAY_TRUST = {  # what these tests open or run they have made themselves
+MAY_TRUST = {  # what these tests open or run they have made themselves; kaf.usage counts cores and opens nothing
+    "kaf/usage.py": {"import joblib"},
     "tests/data/test_store.py": {"import pickle"}, "tests/test_guards.py": {"eval"},
     "tests/exercises/test_solutions.py": {"exec", "compile"},
 }

@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from joblib import cpu_count
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from kaf.data.store import SliceSample, Store
 from kaf.keypoints import Keypoints
 from kaf.keypoints import collate as stack_keypoints
+from kaf.usage import count_cores
 
 Matching = Callable[[Keypoints, Keypoints], Tensor]  # keypoints (K,) of two slices -> match (K,) int64
 
@@ -193,7 +193,7 @@ def usual_workers(device: torch.device | str, processes: int = 1) -> int:
     """
     if torch.device(device).type != "cuda":
         return 0
-    return max(0, min(8, cpu_count() // processes - 1))
+    return max(0, min(8, count_cores() // processes - 1))
 
 
 def _ignore_signals(_: int) -> None:

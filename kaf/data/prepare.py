@@ -14,7 +14,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from joblib import cpu_count
 
 from kaf.data.arrays import write_array
 from kaf.data.cases import Case, Volume, find_cases, read_volume
@@ -33,6 +32,7 @@ from kaf.data.store import Store, StoreSettings, VolumeRecord
 from kaf.files import building, digest_once, exclusive, file_digest, make_writable, seal
 from kaf.keypoints import Keypoints, deduplicate, get_detector
 from kaf.progress import progress_bar
+from kaf.usage import count_cores
 
 WORKER_GB = 2  # memory that a process takes which prepares a scan of CHD
 GUARD = 'put the code of your script under `if __name__ == "__main__":`, or pass workers=1'
@@ -92,7 +92,7 @@ def preparers() -> int:
     if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):  # Windows does not say how much there is
         return 2
     gigabytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
-    return max(2, min(cpu_count(), int(gigabytes / 2 / WORKER_GB)))  # half of it: others work here, too
+    return max(2, min(count_cores(), int(gigabytes / 2 / WORKER_GB)))  # half of it: others work here, too
 
 
 def _run(cases: list[Case], root, out, settings, workers, progress) -> dict[str, VolumeRecord]:

@@ -123,7 +123,7 @@ def test_memory_is_pinned_for_a_gpu_alone(device, pinned):
 
 
 def test_a_gpu_is_read_ahead_for_and_every_process_keeps_a_core(monkeypatch):
-    monkeypatch.setattr("kaf.data.pairs.cpu_count", lambda: 16)
+    monkeypatch.setattr("kaf.data.pairs.count_cores", lambda: 16)
     assert [usual_workers("cuda", processes) for processes in (1, 2, 4, 8, 16, 32)] == [8, 7, 3, 1, 0, 0]
     assert usual_workers("cpu") == usual_workers(torch.device("mps")) == 0
 

@@ -308,7 +308,7 @@ def test_volume_without_label_writes_none(acdc_root):
 
 @pytest.mark.parametrize("cores, gigabytes, processes", [(1, 4, 2), (2, 24, 2), (16, 16, 4), (16, 256, 16)])
 def test_a_data_set_is_prepared_on_all_cores_that_have_memory(cores, gigabytes, processes, monkeypatch):
-    monkeypatch.setattr(module, "cpu_count", lambda: cores)
+    monkeypatch.setattr(module, "count_cores", lambda: cores)
     monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": gigabytes * 250_000, "SC_PAGE_SIZE": 4000}.get)
     assert preparers() == processes
 

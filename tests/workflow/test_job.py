@@ -49,7 +49,7 @@ def test_a_record_of_corrupted_images_is_no_record_of_the_run(given, tmp_path, s
                                                   (True, ["--workers", "1"], 1)])
 def test_a_gpu_is_read_ahead_for(given, monkeypatch, there, words, workers):
     monkeypatch.setattr("torch.cuda.is_available", lambda: there)
-    monkeypatch.setattr("kaf.data.pairs.cpu_count", lambda: 6)
+    monkeypatch.setattr("kaf.data.pairs.count_cores", lambda: 6)
     assert given(*words)["workers"] == workers
 
 
