@@ -174,7 +174,11 @@ PARTS = {
                *(Trial("strongest", (f"{name}, three angles",), name)
                  for name in (f"{TAUGHT}: after 2500 steps", f"{WIDE}: as many steps")),
                Trial("strongest", (f"{TAUGHT}: after 2500 steps, three angles, {STRONGER}",),
-                     f"{TAUGHT}: after 2500 steps, three angles")),
+                     f"{TAUGHT}: after 2500 steps, three angles"),
+               *(Trial("strongest", (f"{TAUGHT}: after {steps} steps, three angles",), reference)
+                 for steps, reference in ((2500, f"{WIDE}: 5000 steps, three angles"),
+                                          (5000, f"{TAUGHT}: after 2500 steps, three angles"))),
+               Trial("strongest", (f"{WIDE}: 5000 steps, three angles",), f"{WIDE}: as many steps, three angles")),
               "09_alternatives", facts=reached),
         Entry("D10", "How long networks are trained matters: a fifth of the steps is worse",
               tuple(Trial("length", (f"{method}: brief",), method) for method in (UNET, WIDE, SCRATCH, PRETRAINED)),
