@@ -22,8 +22,8 @@ import torch
 from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 from scipy import stats
 
-METRICS = ("dice", "hd95_mm", "assd_mm")
 BEST = {"dice": 1.0, "hd95_mm": 0.0, "assd_mm": 0.0}
+METRICS = tuple(BEST)
 #: Columns of every table of scores: one row per patient, frame and structure.
 COLUMNS = (
     "dataset", "protocol", "method", "pretraining", "m", "draw", "fold", "patient", "frame", "structure",
