@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
+from kaf.cost import COST
 from kaf.files import exclusive, read_json, write_json
-from kaf.records import COST
 from kaf.usage import count_cores
 
 FILE = COST

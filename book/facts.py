@@ -12,11 +12,11 @@ from book.evidence import evidence
 from book.lines import table_lines
 from book.names import OTHERS, PRETRAINED, SCRATCH, TAUGHT, UNET
 from kaf.anatomy import within
+from kaf.cost import COST, Cost, read_costs
 from kaf.evaluate import pooled_dice, summarise
 from kaf.expected import read_paper
 from kaf.files import read_json
 from kaf.monitors import COLLAPSED
-from kaf.records import COST, Cost, read_costs
 from kaf.report import p_value, read_numbers
 from kaf.verdicts import labelled
 

@@ -1,6 +1,7 @@
 """What the scripts of this folder share: options, terms of use, the check, preparation."""
 
 import argparse
+import contextlib
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -75,7 +76,8 @@ def agree(terms: str, accepted: bool) -> None:
     """Print the terms of a data set and go on only if they were accepted, by option or by answer."""
     print(terms.strip() + "\n")
     if not accepted and sys.stdin.isatty():
-        accepted = input("Do you accept the licence and the terms? Type yes to go on: ").strip().lower() == "yes"
+        with contextlib.suppress(EOFError):  # Ctrl-D is no answer
+            accepted = input("Do you accept the licence and the terms? Type yes to go on: ").strip().lower() == "yes"
     if not accepted:
         raise SystemExit("Nothing was done. Read the terms above, then run again with --accept-licence.")
 

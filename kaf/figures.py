@@ -230,7 +230,7 @@ def _patients(ax: Axes, dice: pd.Series, x: float, offsets: pd.Series, width: fl
 def growth_figure(rows: pd.DataFrame, along: str) -> Figure:
     """Time and peak memory of a training step, a line for each network, on logarithmic axes.
 
-    ``rows`` are those of a benchmark (:func:`kaf.records.read_costs`) with the columns ``network``, ``value``, ``unit``
+    ``rows`` are those of a benchmark (:func:`kaf.cost.read_costs`) with the columns ``network``, ``value``, ``unit``
     (s or MiB) and ``along``: ``points`` (keypoints of an image) or ``size`` (its side, pixels).
     Raises ``ValueError`` for another ``along``.
     """

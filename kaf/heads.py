@@ -79,8 +79,8 @@ class MatchHead(nn.Module):
                 a, b = block(a, valid_a), block(b, valid_b)
             else:
                 a, b = block(a, valid_a, b, valid_b), block(b, valid_b, a, valid_a)
-        a, b = self.project(a), self.project(b)
-        return a @ b.transpose(1, 2) / a.shape[-1] ** 0.5
+        a, b = self.project(a) / a.shape[-1] ** 0.5, self.project(b)  # scaled first: float16 may not hold the sum
+        return a @ b.transpose(1, 2)
 
     def forward(self, a: Tensor, b: Tensor, points_a: Keypoints, points_b: Keypoints, size: int) -> Tensor:
         scores = self.scores(a, b, points_a, points_b, size)

@@ -7,8 +7,6 @@ the new ones stand for: the same run, or one of the same method, setting, patien
 configuration. The command takes the place of such another one with ``--replace`` only.
 
 ``setting`` names what a grid of experiments changed, such as ``level 1``; it is empty for the method as it is.
-
-What the benchmarks measured is kept beside them, in ``cost.json``; :func:`read_costs` reads it.
 """
 
 import argparse
@@ -31,7 +29,6 @@ from kaf.finetune import METHODS
 from kaf.report import size_line
 
 FOLDER = Path(kaf.__file__).resolve().parents[1] / "book" / "records"
-COST = FOLDER / "cost.json"
 ASKED = ["run", "protocol", "draw", "fold"]  # a run is scored for each: two folds may label the same patients
 KEY = [*ASKED, "patient", "frame", "structure"]  # what tells rows apart
 OF_RUN = ["dataset", "protocol", "method", "pretraining", "m", "draw", "fold", "scale", "seed", "device", "run",
@@ -152,29 +149,6 @@ def read_rows(file: Path, remedy: str = "put a copy in its place, or delete it i
     return rows if "setting" in rows else rows.assign(setting="")
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What one benchmark measured: rows, machine, date (ISO) and settings."""
-
-    rows: pd.DataFrame
-    machine: dict[str, Any]
-    date: str
-    settings: dict[str, Any]
-
-    @property
-    def label(self) -> str:
-        """What a figure of these rows must say: machine and date."""
-        on_gpu = str(self.settings.get("device", "cpu")).startswith("cuda")
-        where = self.machine["gpu"] or "no GPU" if on_gpu else f"{self.machine['cpu']}, {self.machine['cores']} cores"
-        return f"{where}; torch {self.machine['torch']}; {self.date}"
-
-
-def read_costs(file: str | Path = COST) -> dict[str, Cost]:
-    """Everything that the benchmarks recorded, by the name of the benchmark. Raises ``FileNotFoundError``."""
-    found = read_json(file)
-    return {name: Cost(**{**part, "rows": pd.DataFrame(part["rows"])}) for name, part in found.items()}
-
-
 def gather(folder: str | Path, setting: str = "") -> Record:
     """The scored runs in a folder; ``setting`` names what was changed for all of them.
 
@@ -277,6 +251,10 @@ def write_record(record: Record, name: str, folder: str | Path = FOLDER, note: s
             before = _without(before, rows)
             rows = _in_order(pd.concat([before.rows, rows], ignore_index=True))
             runs = {**before.runs, **runs}
+        elif (facts := file.with_suffix(".json")).is_file() and (lost := read_json(facts)["runs"].keys() - runs.keys()):
+            # A first write that was killed between its two files left the runs that are written now, and no others.
+            raise ValueError(f"{file} is missing beside {facts.name}, which names {len(lost)} other runs: "
+                             f"{_some(sorted(lost))}; put a copy in its place, or delete {facts.name}")
         rows = rows.round(dict.fromkeys(rows.select_dtypes("float"), DIGITS))
         with replacing(file) as draft:  # nothing but renaming lies between the two
             rows.to_csv(draft, index=False)

@@ -58,7 +58,11 @@ class Comparison:
 
     @property
     def testable(self) -> bool:
-        """Whether so many patients can show anything: Wilcoxon's smallest p is 2^(1 - patients)."""
+        """Whether so many patients can show anything: Wilcoxon's smallest p is 2^(1 - patients).
+
+        Scores play no role, such as how many of them are equal: which tests Holm's correction counts must not depend on
+        what they find.
+        """
         return 2.0 ** (1 - self.patients) < ALPHA
 
     @property

@@ -83,3 +83,11 @@ def test_match_head_survives_slices_without_keypoints():
     result = head(f.requires_grad_(), g, a, empty, SIZE)
     result[result.isfinite()].sum().backward()
     assert f.grad.isfinite().all() and all(p.grad.isfinite().all() for p in head.parameters() if p.grad is not None)
+
+
+def test_scores_whose_product_float16_cannot_hold_are_finite():
+    head, (_, _, a, b) = MatchHead(16, depth=0), match_inputs()
+    torch.nn.init.eye_(head.project.weight)
+    f = torch.full((2, 5, 16), 80.0)  # the product is 16 * 80 * 80, beyond 65504; divided by sqrt(16) it is not
+    head._place = lambda tokens, points, size: tokens
+    assert head.half().scores(f.half(), f.half(), a, b, SIZE).isfinite().all()

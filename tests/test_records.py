@@ -8,14 +8,12 @@ import pytest
 from kaf.evaluate import COLUMNS
 from kaf.files import read_json
 from kaf.records import (
-    COST,
     FOLDER,
     Record,
     gather,
     main,
     of_corrupted,
     of_run,
-    read_costs,
     read_record,
     write_record,
 )
@@ -212,6 +210,17 @@ def test_a_record_between_two_renamings_is_told_with_what_to_do(tmp_path, monkey
         read_record("a", tmp_path)
 
 
+def test_runs_whose_rows_are_missing_are_not_overwritten_by_others(tmp_path):
+    write_record(record(), "a", tmp_path)
+    before = (tmp_path / "a.json").read_text()
+    (tmp_path / "a.csv").unlink()
+    with pytest.raises(ValueError, match="a.csv is missing beside a.json, which names 1 other runs: finetune-unet-a; "):
+        write_record(record(run="b", m=6), "a", tmp_path)
+    assert (tmp_path / "a.json").read_text() == before
+    write_record(record(), "a", tmp_path)  # as after a first write that was killed between its two files
+    assert read_record("a", tmp_path).runs.keys() == {"finetune-unet-a"}
+
+
 @pytest.mark.parametrize("kind, said", [("csv", "a.csv holds no table"), ("json", "a.json is damaged")])
 def test_a_file_in_another_encoding_is_named(tmp_path, kind, said):
     one = record()
@@ -317,26 +326,6 @@ def test_the_committed_records_are_whole(name):
     read = read_record(name)
     assert all(run["provenance"]["commit"] for run in read.runs.values())
     assert read.rows["dice"].between(0, 1).all()
-
-
-def test_costs_say_where_they_were_measured(tmp_path):
-    machine = {"cpu": "Some CPU", "cores": 2, "gpu": None, "torch": "2.6"}
-    some = {"machine": machine, "date": "2026-01-02", "rows": [{"what": "a step", "value": 1.5}]}
-    file = tmp_path / "cost.json"
-    file.write_text(json.dumps({"one": {**some, "settings": {}}, "two": {**some, "settings": {"device": "cuda"}}}))
-    costs = read_costs(file)
-    assert costs["one"].rows["value"].tolist() == [1.5]
-    assert costs["one"].label == "Some CPU, 2 cores; torch 2.6; 2026-01-02"
-    assert costs["two"].label.startswith("no GPU")
-
-
-def test_committed_costs_hold_every_target():
-    costs = read_costs(COST)
-    targets = {(name, row["what"]) for name, cost in costs.items() for row in cost.rows.to_dict("records")
-               if row["target"]}
-    assert {("training step, matched", "training step, KAF paper / wide UNet"),
-            ("training step, light", "training step, KAF light / UNet"),
-            ("roofline, cuda", "step, KAF default / wide UNet, 224 px")} <= targets
 
 
 def test_the_record_of_copied_labels_is_that_of_its_command():

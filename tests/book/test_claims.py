@@ -14,10 +14,11 @@ from book import facts, findings, in_short
 from book.evidence import evidence
 from book.lines import comparison_table
 from book.names import FASTER, LIGHT, LONG_PRETRAINING, OTHERS, PRETRAINED, SCRATCH, STRONGER, TAUGHT, UNET, WIDE
+from kaf.cost import read_costs
 from kaf.evaluate import pooled_dice
 from kaf.finetune import METHODS
 from kaf.noise import Noise, below_floor
-from kaf.records import CORRUPTED, FOLDER, Record, read_costs, write_record
+from kaf.records import CORRUPTED, FOLDER, Record, write_record
 from kaf.verdicts import Comparison, Place, comparisons, corrected
 from tests.workflow.test_plan import record_of
 from workflow.grids import expand, load_grids

@@ -1,6 +1,7 @@
 """The scripts as a user runs them, on tiny data sets."""
 
 import hashlib
+import io
 import json
 import shutil
 import subprocess
@@ -40,6 +41,12 @@ def offer(server, module, folder, *names):
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         items.append(module.Item(server.url(name), name, len(content), digest))
     return items
+
+
+def test_no_answer_to_the_question_is_no(load, monkeypatch):
+    monkeypatch.setattr("sys.stdin", type("Terminal", (io.StringIO,), {"isatty": lambda self: True})(""))
+    with pytest.raises(SystemExit, match="Nothing was done. Read the terms above"):
+        load("shared").agree("These are the terms.", accepted=False)
 
 
 @pytest.mark.parametrize(("part", "patient"), [("training", "patient001"), ("testing", "patient101")])
