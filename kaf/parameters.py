@@ -31,6 +31,7 @@ CHOICES: dict[str, Collection[str]] = {
     "scatter": SCATTERS,
     "fusion": FUSIONS,
     "norm": NORMS,
+    "bottleneck_norm": ("none", *NORMS),
     "init": INITS,
     "position_norm": ("layer", "batch"),
     "match_rule": RULES,
@@ -42,8 +43,9 @@ CHOICES: dict[str, Collection[str]] = {
 }
 #: Parts that may be given by the name of a preset.
 NAMED: dict[str, Mapping[str, Any]] = {"augment": AUGMENT}
-SAID = {"name": "optimiser", "init": "initialisation", "match_rule": "matching rule", "local_reduction": "reduction",
-        "position_norm": "norm of positions"}  # else the field's name
+#: What a field is called; else by its name.
+SAID = {"name": "optimiser", "init": "initialisation", "bottleneck_norm": "norm of the bottleneck",
+        "match_rule": "matching rule", "local_reduction": "reduction", "position_norm": "norm of positions"}
 POSITIVE = ("positive", lambda value: value > 0)
 NOT_NEGATIVE = ("0 or more", lambda value: value >= 0)
 RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
