@@ -136,7 +136,6 @@ class Experiment(Checked):
     seed: int = 0
     selftrain: SelftrainConfig = field(default=SelftrainConfig(), metadata=LATER)
     norm: str = field(default="batch", metadata=LATER)  # behind convolutions, a name in kaf.fusion.NORMS
-    bottleneck_norm: str = field(default="none", metadata=LATER)  # the same there, where the paper has none
     init: str = field(default="he", metadata=LATER)  # of weights, a name in kaf.parameters.INITS
     precision: str = field(default="auto", metadata=LATER)  # of training, see kaf.loop.make_fabric
 

@@ -146,7 +146,7 @@ def make_network(experiment: Experiment, store: Store, method: str) -> nn.Module
     """The untrained network of a method, with one class for the background and one for each structure."""
     classes = len(store.structures) + 1
     return build_network(get_method(method).network, classes, experiment.width, experiment.kaf, experiment.norm,
-                         experiment.init, experiment.bottleneck_norm)
+                         experiment.init)
 
 
 def load_network(run: Run, experiment: Experiment, store: Store, method: str) -> nn.Module:

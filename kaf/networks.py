@@ -77,10 +77,8 @@ def double_conv(inputs: int, outputs: int, norm: str) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def centre_conv(inputs: int, outputs: int, norm: str = "none") -> nn.Sequential:
-    """The bottleneck: two times (3x3 convolution, ReLU) as in the paper's supplement, or a block like all others."""
-    if norm != "none":
-        return double_conv(inputs, outputs, norm)
+def centre_conv(inputs: int, outputs: int) -> nn.Sequential:
+    """The bottleneck: two times (3x3 convolution, ReLU), without a norm."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(),
                          nn.Conv2d(outputs, outputs, 3, padding=1), nn.ReLU())
 
@@ -91,8 +89,7 @@ class Encoder(nn.Module):
     ``width`` is the number f of filters of the first block; level l convolves to ``f * 2**l`` channels.
     """
 
-    def __init__(self, width: int, kaf: KAFConfig | None = None, norm: str = "batch", init: str = "he",
-                 bottleneck_norm: str = "none"):
+    def __init__(self, width: int, kaf: KAFConfig | None = None, norm: str = "batch", init: str = "he"):
         super().__init__()
         self.norm, self.init = norm, init  # for decoders that join it
         self.blocks, self.layers = nn.ModuleList(), nn.ModuleDict()
@@ -108,7 +105,7 @@ class Encoder(nn.Module):
             inputs = channels
             self.widths.append(channels)
         self.widths.append(2 * inputs)
-        self.centre = centre_conv(inputs, 2 * inputs, bottleneck_norm)
+        self.centre = centre_conv(inputs, 2 * inputs)
 
     def level(self, level: int, x: Tensor, keypoints: Keypoints | None) -> tuple[Tensor, Tensor | None]:
         """One level: its output and, where it has a KAF layer, the mixed keypoint features."""
@@ -163,13 +160,11 @@ class UNet(nn.Module):
 
     uses_keypoints = False
 
-    def __init__(self, classes: int, width: int, kaf: KAFConfig | None = None, norm: str = "batch", init: str = "he",
-                 bottleneck_norm: str = "none"):
+    def __init__(self, classes: int, width: int, kaf: KAFConfig | None = None, norm: str = "batch", init: str = "he"):
         super().__init__()
         check_choice("norm", norm, NORMS)
-        check_choice("norm of the bottleneck", bottleneck_norm, ("none", *NORMS))
         check_choice("initialisation", init, INITS)
-        self.encoder = Encoder(width, kaf, norm, init, bottleneck_norm)
+        self.encoder = Encoder(width, kaf, norm, init)
         self.decoder = Decoder(self.encoder.widths, classes, norm)
         begin(self, init)
         if init == "he":  # the head too, a 1x1 convolution
@@ -189,8 +184,8 @@ class KAFUNet(UNet):
     uses_keypoints = True
 
     def __init__(self, classes: int, width: int, kaf: KAFConfig = PRESETS["default"], norm: str = "batch",
-                 init: str = "he", bottleneck_norm: str = "none"):
-        super().__init__(classes, width, kaf, norm, init, bottleneck_norm)
+                 init: str = "he"):
+        super().__init__(classes, width, kaf, norm, init)
 
     def forward(self, image: Tensor, keypoints: Keypoints) -> Tensor:
         return super().forward(image, keypoints)
@@ -220,7 +215,7 @@ NETWORKS = ("unet", "wide_unet", "kaf_unet", "swin_unetr")
 
 
 def build_network(name: str, classes: int, width: int, kaf: KAFConfig = PRESETS["default"],
-                  norm: str = "batch", init: str = "he", bottleneck_norm: str = "none") -> nn.Module:
+                  norm: str = "batch", init: str = "he") -> nn.Module:
     """A network by name.
 
     ``unet``       f = ``width``.
@@ -231,17 +226,16 @@ def build_network(name: str, classes: int, width: int, kaf: KAFConfig = PRESETS[
     The paper's control has the size of the KAF-UNet without its layers, 27.9 M parameters at f = 32: its encoder reads
     doubled widths and convolves to single ones. The wide UNet convolves to the doubled widths too: 31.0 M.
 
-    ``norm`` and ``bottleneck_norm`` are names in :data:`kaf.fusion.NORMS`, the second may be ``none``, as in the paper;
-    ``init`` is one in :data:`kaf.parameters.INITS`. SwinUNETR has all three of its own. Raises ``ValueError`` for
-    unknown names.
+    ``norm`` is a name in :data:`kaf.fusion.NORMS`, ``init`` one in :data:`kaf.parameters.INITS`; SwinUNETR has both of
+    its own. Raises ``ValueError`` for unknown names.
     """
     check_choice("network", name, NETWORKS)
     if name == "unet":
-        return UNet(classes, width, None, norm, init, bottleneck_norm)
+        return UNet(classes, width, norm=norm, init=init)
     if name == "wide_unet":
-        return UNet(classes, 2 * width, None, norm, init, bottleneck_norm)
+        return UNet(classes, 2 * width, norm=norm, init=init)
     if name == "kaf_unet":
-        return KAFUNet(classes, width, kaf, norm, init, bottleneck_norm)
+        return KAFUNet(classes, width, kaf, norm, init)
     return SwinUNet(classes, width)
 
 

@@ -31,7 +31,6 @@ CHOICES: dict[str, Collection[str]] = {
     "scatter": SCATTERS,
     "fusion": FUSIONS,
     "norm": NORMS,
-    "bottleneck_norm": ("none", *NORMS),
     "init": INITS,
     "position_norm": ("layer", "batch"),
     "match_rule": RULES,
@@ -43,9 +42,8 @@ CHOICES: dict[str, Collection[str]] = {
 }
 #: Parts that may be given by the name of a preset.
 NAMED: dict[str, Mapping[str, Any]] = {"augment": AUGMENT}
-#: What a field is called; else by its name.
-SAID = {"name": "optimiser", "init": "initialisation", "bottleneck_norm": "norm of the bottleneck",
-        "match_rule": "matching rule", "local_reduction": "reduction", "position_norm": "norm of positions"}
+SAID = {"name": "optimiser", "init": "initialisation", "match_rule": "matching rule", "local_reduction": "reduction",
+        "position_norm": "norm of positions"}  # else the field's name
 POSITIVE = ("positive", lambda value: value > 0)
 NOT_NEGATIVE = ("0 or more", lambda value: value >= 0)
 RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {

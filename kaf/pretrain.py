@@ -209,8 +209,7 @@ def pretrain(experiment: Experiment, store: Store, patients: Collection[str], ru
 
 def make_encoder(network: str, experiment: Experiment) -> Encoder:
     """The untrained encoder of a network. Raises ``ValueError`` for one that has none."""
-    whole = build_network(network, 2, experiment.width, experiment.kaf, experiment.norm, experiment.init,
-                          experiment.bottleneck_norm)
+    whole = build_network(network, 2, experiment.width, experiment.kaf, experiment.norm, experiment.init)
     if not isinstance(whole, UNet):
         raise ValueError(f"network {network!r} has no encoder to pretrain; choose a kind of UNet")
     return whole.encoder
