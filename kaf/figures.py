@@ -118,8 +118,8 @@ def contours_figure(images: Sequence[ArrayLike], truths: Sequence[ArrayLike], pr
     """Slices ``(H, W)`` with true (solid) and predicted (dashed) contours, one colour per structure.
 
     One panel for each image with its labels ``(H, W)`` and name; for several methods on one slice repeat the
-    slice. Panels are equal squares around what is labelled, ``margin`` pixels wider; None shows whole
-    slices. Raises ``ValueError`` unless there are equally many of everything.
+    slice: its panels show the same part of it. Panels are equal squares around what is labelled, ``margin``
+    pixels wider; None shows whole slices. Raises ``ValueError`` unless there are equally many of everything.
     """
     counts = [len(part) for part in (images, truths, predictions, names)]
     if len(set(counts)) > 1:
@@ -131,7 +131,8 @@ def contours_figure(images: Sequence[ArrayLike], truths: Sequence[ArrayLike], pr
         draw_contours(ax, truth, prediction, structures)
         ax.set_xlabel(name)
     if margin is not None:
-        masks = [(truth > 0) | (prediction > 0) for truth, prediction in zip(truths, predictions, strict=True)]
+        shown = [(truth > 0) | (prediction > 0) for truth, prediction in zip(truths, predictions, strict=True)]
+        masks = [np.any([mask for mask, of in zip(shown, images, strict=True) if of is image], 0) for image in images]
         for ax, (left, right, bottom, top) in zip(axes, square(masks, margin), strict=True):
             ax.set(xlim=(left, right), ylim=(bottom, top))
     figure.legend(handles=contour_handles(structures), loc="outside lower center", ncols=5)

@@ -85,7 +85,7 @@ def alarm_limit(clean: Tensor, alarms: float) -> float:
     n = len(clean)
     if not clean.isfinite().all():
         raise ValueError("a limit needs finite values; leave out patients that a monitor says nothing about")
-    k = math.floor(alarms * (n + 1) + 1e-9)  # .1 * 10 must be 1
+    k = math.floor(alarms * (n + 1) + 1e-9)  # .29 * 100 is 28.999... in floating point
     if not 1 <= k <= n:
         raise ValueError(f"{n} patients allow a share of false alarms from {1 / (n + 1):.3f} to {n / (n + 1):.3f}, "
                          f"not {alarms}")

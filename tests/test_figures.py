@@ -145,7 +145,7 @@ def test_contours_truth_solid_prediction_dashed(image):
 
 def test_contour_panels_are_equal_squares_around_what_is_labelled(image):
     empty = np.zeros((SIDE, SIDE), np.uint8)
-    figure = figures.contours_figure([image] * 2, [disc(20, 30, 9, 1), empty], [disc(22, 30, 9, 1), empty],
+    figure = figures.contours_figure([image, image.copy()], [disc(20, 30, 9, 1), empty], [disc(22, 30, 9, 1), empty],
                                      STRUCTURES, "ab", margin=4)
     first, second = figure.axes
     half = (31 - 11) / 2 + 4
@@ -153,6 +153,13 @@ def test_contour_panels_are_equal_squares_around_what_is_labelled(image):
     assert second.get_xlim() == (SIDE / 2 - half, SIDE / 2 + half)
     whole = figures.contours_figure([image], [empty], [empty], STRUCTURES, "a", margin=None)
     assert whole.axes[0].get_xlim() == (-0.5, SIDE - 0.5)
+
+
+def test_contour_panels_of_one_slice_show_the_same_part_of_it(image):
+    truth = disc(20, 30, 9, 1)
+    figure = figures.contours_figure([image] * 2, [truth] * 2, [truth, disc(40, 30, 5, 1)], STRUCTURES, "ab")
+    first, second = ((ax.get_xlim(), ax.get_ylim()) for ax in figure.axes)
+    assert first == second and first[0][1] >= 45 and first[0][0] <= 11
 
 
 def test_contours_need_equally_many_of_everything(image):

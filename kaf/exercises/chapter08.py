@@ -56,7 +56,9 @@ def _limit_value(student) -> bool:
 
 
 def _limit_rounding(student) -> bool:
-    return math.isclose(student(_clean(), 0.149), np.sort(_clean())[-2])
+    # .29 * 100 is 28.999... in floating point: 1e-9 more before rounding down finds the 29th.
+    return (math.isclose(student(_clean(), 0.149), np.sort(_clean())[-2])
+            and math.isclose(student(_clean(99), 0.29), np.sort(_clean(99))[-29]))
 
 
 def _limit_order(student) -> bool:
@@ -137,6 +139,13 @@ def _unbias_degree(student) -> bool:
     return inside.std() > 0.015 * inside.mean()
 
 
+def _unbias_outside(student) -> bool:
+    """A flat surrounding is divided by the field, too, which goes on there and is not flat."""
+    image, body = _scene()
+    outside = student(np.where(body, image, 5.0), body)[~body]
+    return np.all(np.isfinite(outside)) and outside.min() > 0 and outside.std() > 0.05 * outside.mean()
+
+
 EXERCISES = {
     "08.sigma_px": Exercise(stars=1, steps=(
         step("value", "A Gaussian has half of its height at sqrt(2 ln 2) standard deviations to either side.",
@@ -156,7 +165,8 @@ EXERCISES = {
     "08.limit": Exercise(stars=2, steps=(
         step("value", "Sort from high to low and take the k-th, k = alarms * (N + 1); counting from 0 that is k - 1.",
              _limit_value),
-        step("rounding", "Round k down: rounding up gives more alarms than were promised.", _limit_rounding),
+        step("rounding", "Round k down: rounding up gives more alarms than were promised. A product such as .29 * 100 "
+             "falls just below its whole number, so add 1e-9 first.", _limit_rounding),
         step("invariance", "The order of the patients must not matter, and the caller's array must not be sorted.",
              _limit_order),
         step("refusal", "Where k is 0 no limit can keep the promise: raise a ValueError.", _limit_refusal),
@@ -175,5 +185,6 @@ EXERCISES = {
         step("mean", "Scale the result so that its mean inside of the mask is that of the image.", _unbias_mean),
         step("structure", "Divide by the fit, which is smooth: what is fine must stay.", _unbias_structure),
         step("degree", "Take the ten terms x**i * y**j with i + j <= 3: more would fit the anatomy.", _unbias_degree),
+        step("outside", "Divide the whole image, not what lies inside of the mask alone.", _unbias_outside),
     )),
 }

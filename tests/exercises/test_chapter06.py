@@ -37,6 +37,17 @@ def holm_without_cap(p):
     return result
 
 
+def holm_in_place(p):
+    order = np.argsort(p)
+    p[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
+    return p
+
+
+def test_a_right_answer_may_work_in_place():
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert grade("06.holm", holm_in_place).failed is None
+
+
 @pytest.mark.parametrize(("key", "student", "failed"), [
     ("06.dice", lambda a, b: (a & b).sum() / (a | b).sum(), "value"),
     ("06.dice", lambda a, b: dice(a, b, 1.0), "absent"),
@@ -47,6 +58,7 @@ def holm_without_cap(p):
     ("06.p_patients", lambda a, b: stats.wilcoxon((b - a).ravel(), nan_policy="omit").pvalue, "value"),
     ("06.p_patients", lambda a, b: stats.wilcoxon((b - a).mean(1), nan_policy="omit").pvalue, "missing frame"),
     ("06.p_patients", lambda a, b: stats.wilcoxon(np.nansum(b - a, 1)).pvalue, "missing frame"),
+    ("06.p_patients", lambda a, b: stats.wilcoxon(np.nanmedian(b - a, 1)).pvalue, "value"),
     ("06.holm", lambda p: np.minimum(p * len(p), 1), "value"),
     ("06.holm", holm_without_maximum, "value"),
     ("06.holm", holm_without_cap, "capped"),

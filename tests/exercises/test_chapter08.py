@@ -61,6 +61,9 @@ def unbias(image, mask, degree=3, scaled=True, whole=False):
     ("08.unbias", lambda image, mask: unbias(image, mask, scaled=False), "mean"),
     ("08.unbias", lambda image, mask: np.where(mask, image[mask].mean(), 0.0), "structure"),
     ("08.unbias", lambda image, mask: unbias(image, mask, degree=4), "degree"),
+    ("08.unbias", lambda image, mask: np.where(mask, unbias(image, mask), 0), "outside"),
+    ("08.unbias", lambda image, mask: np.where(mask, unbias(image, mask), image), "outside"),
+    ("08.limit", lambda clean, alarms: np.sort(clean)[-int(alarms * (len(clean) + 1))], "rounding"),
 ])
 def test_wrong_answer_fails_where_it_is_wrong(key, student, failed):
     with contextlib.redirect_stdout(io.StringIO()):
