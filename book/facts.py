@@ -101,7 +101,7 @@ def reached(records: Path) -> str:
             "others, here small pieces of the predictions are removed, and the paper's pretraining saw the test "
             "patients and its epoch was chosen on them. What starts after 2500 or 5000 steps has gone through these "
             "and through those of self-training, while *as many steps* are 2500; only *5000 steps* of training on "
-            "labels, on the folds named above, are more than 2500 and self-training. Settings of these runs were tried "
+            "labels, where they are recorded, are more than 2500 and self-training. Settings of these runs were tried "
             "on training patients of folds 0 and 1, the angles on some of every fold; other folds test some of them, "
             "so the scores may be a little kind.",
             ["", "M", "Dice per patient and frame", "of the voxels of a fold, as the paper scores", "over"],
