@@ -8,7 +8,6 @@ from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from kaf.keypoints import Keypoints
 
@@ -36,9 +35,8 @@ class MeanTeacher(nn.Module):
     @torch.no_grad()
     def follow(self, decay: float) -> None:
         """Move the teacher towards the student, running statistics included."""
-        pairs = list(zip(self.teacher.state_dict().values(), self.student.state_dict().values(), strict=True))
-        means, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
-        get_ema_multi_avg_fn(decay)(means, values, None)
-        for count, value in pairs:
-            if not count.is_floating_point():
-                count.copy_(value)
+        for mean, value in zip(self.teacher.state_dict().values(), self.student.state_dict().values(), strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - decay)
+            else:
+                mean.copy_(value)

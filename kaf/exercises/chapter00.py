@@ -105,7 +105,7 @@ def _mm_axes(student):
 def _mm_value(student):
     xy = _rng().uniform(0, 200, (6, 2))
     expected = nib.affines.apply_affine(OBLIQUE, np.column_stack([xy, np.full(6, 4)]))
-    return np.allclose(student(xy, 4, OBLIQUE), expected)
+    return np.allclose(student(xy, 4, OBLIQUE.copy()), expected)
 
 
 def _file(codes: str) -> nib.Nifti1Image:

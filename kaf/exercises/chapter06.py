@@ -34,24 +34,26 @@ def _dice_symmetric(student) -> bool:
     return math.isclose(float(student(a, b)), float(student(b, a)))
 
 
-P = np.array([0.04, 0.001, 0.03, 0.5])
+def _p_values() -> np.ndarray:
+    """Four p values; a new array for every student, who may work in place."""
+    return np.array([0.04, 0.001, 0.03, 0.5])
 
 
 def _holm_shape(student) -> bool:
-    return np.shape(student(P.copy())) == (4,)
+    return np.shape(student(_p_values())) == (4,)
 
 
 def _holm_smallest(student) -> bool:
-    return math.isclose(student(P.copy())[1], 4 * P[1])
+    return math.isclose(student(_p_values())[1], 4 * 0.001)
 
 
 def _holm_value(student) -> bool:
-    return np.allclose(student(P.copy()), holm(P))
+    return np.allclose(student(_p_values()), holm(_p_values()))
 
 
 def _holm_order(student) -> bool:
     order = [2, 0, 3, 1]
-    return np.allclose(student(P[order]), holm(P)[order])
+    return np.allclose(student(_p_values()[order]), holm(_p_values())[order])
 
 
 def _holm_capped(student) -> bool:

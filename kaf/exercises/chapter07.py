@@ -62,20 +62,22 @@ def _interval_sign(student) -> bool:
     return np.allclose(student(changed, reference, drawn), (-high, -low))
 
 
-RUNS = np.array([[0.60, 0.64, 0.62], [0.70, 0.70, 0.76]])
+def _runs() -> np.ndarray:
+    """Mean Dice of two settings, three trainings each; a new array for every student, who may work in place."""
+    return np.array([[0.60, 0.64, 0.62], [0.70, 0.70, 0.76]])
 
 
 def _noise_value(student) -> bool:
-    pooled = math.sqrt(RUNS.var(1, ddof=1).mean())
-    return math.isclose(student(RUNS, 1), 1.96 * math.sqrt(2) * pooled, rel_tol=1e-3)
+    pooled = math.sqrt(_runs().var(1, ddof=1).mean())
+    return math.isclose(student(_runs(), 1), 1.96 * math.sqrt(2) * pooled, rel_tol=1e-3)
 
 
 def _noise_repeats(student) -> bool:
-    return math.isclose(student(RUNS, 4), student(RUNS, 1) / 2)
+    return math.isclose(student(_runs(), 4), student(_runs(), 1) / 2)
 
 
 def _noise_settings(student) -> bool:
-    return math.isclose(student(RUNS + np.array([[0.0], [0.1]]), 1), student(RUNS, 1))
+    return math.isclose(student(_runs() + np.array([[0.0], [0.1]]), 1), student(_runs(), 1))
 
 
 def _interaction_value(student) -> bool:

@@ -173,7 +173,7 @@ def test_bad_arguments_say_so():
     with pytest.raises(ValueError, match="starts at 0"):
         make_patient(-1)
     with pytest.raises(ValueError, match="unknown group"):
-        draw_heart(np.random.default_rng(0), "XXX")
+        draw_heart(np.random.default_rng(0), "no such group")
 
 
 @pytest.mark.parametrize("group", GROUPS)
