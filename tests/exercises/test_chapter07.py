@@ -30,13 +30,13 @@ def spread(runs, repeats):
 
 def spread_in_place(runs, repeats):
     runs -= runs.mean(1, keepdims=True)
-    return 1.96 * math.sqrt(2 * (runs**2).sum() / (runs.size - len(runs)) / repeats)
+    np.square(runs, out=runs)
+    return 1.96 * math.sqrt(2 * runs.sum() / (runs.size - len(runs)) / repeats)
 
 
 def test_a_right_answer_may_work_in_place():
     with contextlib.redirect_stdout(io.StringIO()):
         assert grade("07.smallest_difference", spread_in_place).passed
-        assert grade("07.smallest_difference", spread).passed  # what the first left behind
 
 
 def best(k, sd, times=100_000, rng=None):
